@@ -1,0 +1,33 @@
+# `make demo` and `make test` are all a fresh machine needs: Python >= 3.11, git, make and a package registry.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: install demo test lint clean
+
+# The stamp is newer than what it was made from, so a second call installs nothing.
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; call make PYTHON=python3.11')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+demo: install
+	rm -rf runs/demo
+	$(BIN)/python train.py --dataset shapes --name demo
+	$(BIN)/python evaluate.py --run runs/demo --methods explainer grad_cam --tables segmentation --split test
+	@echo "TensorBoard:  $(BIN)/tensorboard --logdir runs/demo"
+
+test: install lint
+	$(BIN)/python -m pytest -q
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs

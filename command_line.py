@@ -1,0 +1,182 @@
+"""The command line of train.py, made from typed dataclasses, and the recipes in `configs/`.
+
+Precedence: code default < recipe `configs/<dataset>_<explanandum>.yaml` < `--config FILE` < flag.
+"""
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
+
+from datamodules import DataOptions, ImageDataModule, ShapesOptions, build_datamodule
+from explainer.finetune import FinetuneOptions
+from explainer.losses import LossWeights
+from explainer.machine import MachineOptions
+from explainer.optimizer import OptimizerOptions
+
+CONFIGS = Path(__file__).parent / "configs"
+OptionsT = TypeVar("OptionsT")
+
+
+@dataclass
+class RunOptions:
+    """What is trained on what.
+
+    Args:
+        dataset: Data set.
+        explanandum: Classifier to explain: a torchvision name, or timm:NAME.
+        explanandum_weights: What its training starts from: imagenet (downloaded), none, or a file.
+        encoder: Encoder of the Explainer, as segmentation-models-pytorch names it.
+        encoder_weights: What the encoder starts from: none (as the paper says), imagenet (downloaded), or a file.
+        output_stride: Image pixels per pixel of the encoder's output, 8 or 16.
+        epochs: At most so many epochs of the Explainer (the authors set no limit).
+        patience: Epochs without a validation loss better by .001 before training stops.
+        seed: Of weights, order, augmentation and dropout.
+        output: Folder of the runs.
+        name: Of the run's folder; <dataset>_<explanandum> if not given; a taken name gets a number.
+        stage: all, or explanandum to stop once the classifier is there.
+        refit: Fine-tune the classifier again even if it is in the cache.
+        resume: Run folder to go on with.
+    """
+
+    dataset: Literal["shapes", "voc", "coco", "folder"] = "shapes"
+    explanandum: str = "resnet18"
+    explanandum_weights: str = "imagenet"
+    encoder: str = "resnet50"
+    encoder_weights: str = "none"
+    output_stride: Literal[8, 16] = 8
+    epochs: int = 1000
+    patience: int = 5
+    seed: int = 42
+    output: Path = Path("runs")
+    name: str | None = None
+    stage: Literal["all", "explanandum"] = "all"
+    refit: bool = False
+    resume: Path | None = None
+
+
+@dataclass
+class TrainOptions:
+    """Everything that train.py can be told."""
+
+    run: RunOptions = field(default_factory=RunOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    machine: MachineOptions = field(default_factory=MachineOptions)
+    loss: LossWeights = field(default_factory=LossWeights)
+    finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
+    shapes: ShapesOptions = field(default_factory=ShapesOptions)
+
+
+FLAT: dict[str, tuple[type, set[str | int]]] = {
+    "run": (RunOptions, set()),
+    "data": (DataOptions, {"mean", "std", "seed"}),  # the classifier's business, and the run's
+    "optimizer": (OptimizerOptions, set()),
+    "machine": (MachineOptions, set()),
+}
+NESTED: dict[str, type] = {"loss": LossWeights, "finetune": FinetuneOptions, "shapes": ShapesOptions}
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """One line per option where it fits."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=170)
+
+
+class Parser(ArgumentParser):
+    """Names the closest valid options when one is misspelt."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exit with status 2, the message and, for an unknown option or key, the valid ones."""
+        valid = sorted(
+            {option for action in self._actions for option in action.option_strings if option.startswith("--")}
+        )
+        unknown = re.findall(r"--[\w.]+", message) if "nrecognized" in message else []
+        unknown += ["--" + key for key in re.findall(r"Key '([\w.]+)' is not expected", message)]
+        for name in dict.fromkeys(option for option in unknown if option not in valid):
+            close = difflib.get_close_matches(name, valid, n=3)
+            message += f"\n{name} is no option; " + (f"did you mean {' or '.join(close)}? " if close else "")
+            message += f"Valid: {', '.join(valid)}."
+        super().error(message, ex)
+
+
+def make_parser(default_config: Path | None = None) -> Parser:
+    """The parser of train.py; `default_config` is the recipe below `--config` and flags."""
+    parser = Parser(
+        prog="train.py",
+        usage="python train.py [--dataset NAME] [--explanandum NAME] [--data_root DIR] [options]",
+        description="Train an Explainer against a frozen classifier.",
+        default_config_files=[str(default_config)] if default_config else [],
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options.")
+    for options, skipped in FLAT.values():
+        parser.add_class_arguments(options, None, skip=skipped)
+    for name, options in NESTED.items():
+        parser.add_class_arguments(options, name)
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> tuple[TrainOptions, str]:
+    """Command line -> options, and the YAML text that alone gives the same options again.
+
+    Raises:
+        SystemExit: with status 2 and a message for anything that is not valid.
+    """
+    arguments = list(arguments)
+    resumed = _peek(arguments).resume
+    if resumed:
+        arguments = ["--config", str(Path(resumed) / "config.yaml"), *arguments]
+    parser = make_parser(find_recipe(arguments))
+    namespace = parser.parse_args(arguments)
+    options = to_options(namespace)
+    namespace.resume = None
+    return options, parser.dump(namespace, skip_none=False)
+
+
+def find_recipe(arguments: Sequence[str]) -> Path | None:
+    """The recipe for the data set and classifier that the arguments (or files they name) choose, if there is one."""
+    peeked = _peek(arguments)
+    chosen = {"dataset": RunOptions.dataset, "explanandum": RunOptions.explanandum}
+    for file in peeked.config:
+        content = yaml.safe_load(Path(file).read_text()) if Path(file).is_file() else {}
+        chosen |= {key: content[key] for key in chosen if isinstance(content, dict) and key in content}
+    chosen |= {key: getattr(peeked, key) for key in chosen if getattr(peeked, key)}
+    recipe = CONFIGS / f"{chosen['dataset']}_{chosen['explanandum']}.yaml".replace(":", "-")
+    return recipe if recipe.is_file() else None
+
+
+def _peek(arguments: Sequence[str]) -> argparse.Namespace:
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--dataset", "--explanandum", "--resume"):
+        peek.add_argument(name)
+    peek.add_argument("--config", action="append", default=[])
+    try:
+        return peek.parse_known_args(arguments)[0]
+    except argparse.ArgumentError:  # e.g. an option without its value: the full parser will say so
+        return argparse.Namespace(dataset=None, explanandum=None, resume=None, config=[])
+
+
+def to_options(namespace: Namespace | dict[str, Any]) -> TrainOptions:
+    """Parsed arguments, or a run's saved config, as dataclasses."""
+    flat: dict[str, Any] = {name: to_dataclass(options, namespace) for name, (options, _) in FLAT.items()}
+    nested: dict[str, Any] = {name: to_dataclass(options, namespace[name]) for name, options in NESTED.items()}
+    return TrainOptions(**flat, **nested)
+
+
+def to_dataclass(options: type[OptionsT], values: Namespace | dict[str, Any]) -> OptionsT:
+    """The fields of a dataclass picked from parsed arguments."""
+    names = [item.name for item in fields(options) if item.name in values]  # type: ignore[arg-type]
+    return options(**{name: values[name] for name in names})
+
+
+def make_datamodule(options: TrainOptions) -> ImageDataModule:
+    """The data set of a run, not set up yet."""
+    return build_datamodule(options.run.dataset, options.data, options.shapes)

@@ -1,0 +1,199 @@
+"""What all data sets share: the options, the loaders, the seeded order. A data set adds its classes and `source`."""
+
+from abc import abstractmethod
+from copy import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader, Sampler
+
+from datamodules.batch import Batch
+from datamodules.dataset import SampleDataset, make_loader
+from datamodules.images import BadImageError
+from datamodules.sample import SPLITS, EmptySplitError, Sample, SampleSource, Split
+from datamodules.sampler import EpochSampler, ShardSampler
+from datamodules.transforms import IMAGENET_MEAN, IMAGENET_STD, SampleTransform
+
+__all__ = [
+    "IMAGENET_MEAN", "IMAGENET_STD", "SPLITS", "BadImageError", "DataOptions", "EmptySplitError", "ImageDataModule",
+    "Sample", "SampleSource", "Split",
+]  # fmt: skip
+
+
+@dataclass
+class DataOptions:
+    """Where the images lie and how they are loaded.
+
+    Args:
+        data_root: Folder of the data set; see the data set's own description for the layout.
+        image_size: Images are squashed to this height and width, in pixels.
+        batch_size: Images a batch, on each device.
+        workers: Processes that load images; 0 loads in the main process.
+        augment: Flip, rotate (10 degrees) and colour-jitter the training images.
+        on_bad_image: What to do about an unreadable image file: stop with its name, or leave it out and count it.
+        limit_train: Use only so many training images, evenly spaced, for a quick trial.
+        limit_val: The same for validation.
+        limit_test: The same for testing.
+        seed: Seed of the order of the training images and of their augmentation.
+        mean: Mean per colour channel, of values in [0, 1], that images are normalised with.
+        std: Standard deviation per colour channel, likewise.
+    """
+
+    data_root: Path = Path("data")
+    image_size: int = 224
+    batch_size: int = 16
+    workers: int = 2
+    augment: bool = False
+    on_bad_image: Literal["error", "skip"] = "error"
+    limit_train: int | None = None
+    limit_val: int | None = None
+    limit_test: int | None = None
+    seed: int = 42
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        """Refuse values that would fail later, deep inside a loader."""
+        self.data_root = Path(self.data_root)
+        for name in ("image_size", "batch_size", "limit_train", "limit_val", "limit_test"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} must be at least 1, got {value}.")
+        if self.workers < 0:
+            raise ValueError(f"--workers must be 0 or more, got {self.workers}.")
+        if self.on_bad_image not in ("error", "skip"):
+            raise ValueError(f"Unknown --on_bad_image '{self.on_bad_image}'; choose one of: error, skip.")
+        if min(self.std) <= 0:
+            raise ValueError(f"--std must be positive in every channel, got {self.std}.")
+
+
+class ImageDataModule(LightningDataModule):
+    """Loaders of `Batch` over the three splits of a data set.
+
+    Create the Trainer with `use_distributed_sampler=False`: the samplers here shard by themselves, and evaluation
+    must not be padded with duplicates.
+
+    Args:
+        options: Where the images lie and how they are loaded.
+    """
+
+    def __init__(self, options: DataOptions) -> None:
+        super().__init__()
+        self.options = options
+        self._datasets: dict[Split, SampleDataset] = {}
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their indices."""
+
+    @abstractmethod
+    def source(self, split: Split) -> SampleSource:
+        """The images of a split.
+
+        Raises:
+            FileNotFoundError: If a folder or list is missing; the message says what should lie where.
+            ValueError: If a list or annotation is malformed.
+        """
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.classes)
+
+    def is_available(self, split: Split) -> bool:
+        """Whether a split can be opened as things are (a data set that downloads says no before it has)."""
+        try:
+            return len(self.dataset(split)) > 0
+        except (FileNotFoundError, EmptySplitError):
+            return False
+
+    def dataset(self, split: Split) -> SampleDataset:
+        """The split as a torch Dataset, its limit applied.
+
+        Raises:
+            EmptySplitError: (a ValueError) If the split holds no image.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"Unknown split '{split}'; choose one of: {', '.join(SPLITS)}.")
+        if split not in self._datasets:
+            self._datasets[split] = self._build(split)
+        return self._datasets[split]
+
+    def _build(self, split: Split) -> SampleDataset:
+        options = self.options
+        source = self.source(split)
+        if len(source) == 0:
+            raise EmptySplitError(
+                f"Split '{split}' of {type(self).__name__} is empty: no image of it is listed under "
+                f"{options.data_root}. Check --data_root and the data set's lists."
+            )
+        return SampleDataset(
+            source,
+            self.num_classes,
+            SampleTransform(options.image_size, options.mean, options.std),
+            limit={"train": options.limit_train, "val": options.limit_val, "test": options.limit_test}[split],
+            augment_seed=options.seed if options.augment and split == "train" else None,
+        )
+
+    def with_batch_size(self, batch_size: int) -> Self:
+        """The same data set, already opened, in batches of another size."""
+        twin = copy(self)
+        twin.options = replace(self.options, batch_size=batch_size)
+        return twin
+
+    def split_ids(self) -> dict[str, list[str]]:
+        """Names of the images of every split that is there, for writing down with the run."""
+        return {split: self.dataset(split).image_ids for split in SPLITS if self.is_available(split)}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open what a stage needs, so that a missing file is an error now and not after an epoch."""
+        needed: dict[str | None, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        for split in needed.get(stage, ()):
+            self.dataset(split)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled, augmented if asked; another order each epoch."""
+        rank, world_size = _rank_and_world_size()
+        options = self.options
+        dataset = self.dataset("train")
+        sampler = EpochSampler(
+            len(dataset), options.seed, rank=rank, world_size=world_size, batch_size=options.batch_size
+        )
+        return self._loader(dataset, sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The validation images in order."""
+        return self.dataloader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The test images in order."""
+        return self.dataloader("test")
+
+    def dataloader(self, split: Split) -> DataLoader[Batch]:
+        """A split in order and never augmented, each image once over all ranks."""
+        rank, world_size = _rank_and_world_size()
+        dataset = self.dataset(split)
+        return self._loader(dataset, ShardSampler(len(dataset), rank=rank, world_size=world_size))
+
+    def _loader(self, dataset: SampleDataset, sampler: Sampler[int] | Sampler[tuple[int, int]]) -> DataLoader[Batch]:
+        return make_loader(
+            dataset,
+            skip_bad=self.options.on_bad_image == "skip",
+            sampler=sampler,
+            batch_size=self.options.batch_size,
+            num_workers=self.options.workers,
+            persistent_workers=self.options.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _rank_and_world_size() -> tuple[int, int]:
+    """Asked when a loader is made: by then Lightning has set up the process group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1

@@ -1,0 +1,58 @@
+"""What a data set hands out, one image at a time, before it is resized and batched."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from PIL import Image
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class EmptySplitError(ValueError):
+    """A split holds no image."""
+
+
+class Sample(NamedTuple):
+    """One image as the data set has it.
+
+    Attributes:
+        image: Mode "RGB", any size.
+        labels: Indices of the present classes.
+        image_id: Name, unique within the data set.
+        mask: Mode "L", as large as the image: 0 background, i + 1 for class i, 255 void.
+        cue_mask: Mode "L", as large as the image: 255 where a planted shortcut lies, else 0.
+    """
+
+    image: Image.Image
+    labels: tuple[int, ...]
+    image_id: str
+    mask: Image.Image | None = None
+    cue_mask: Image.Image | None = None
+
+
+class SampleSource(Protocol):
+    """One split of one data set, with random access; reading an item may raise BadImageError."""
+
+    @property
+    def image_ids(self) -> Sequence[str]:
+        """Names of the images, in order."""
+        ...
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether any image of the split has a mask."""
+        ...
+
+    @property
+    def has_cues(self) -> bool:
+        """Whether every image of the split has a cue mask."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image at this position."""
+        ...

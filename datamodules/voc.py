@@ -1,0 +1,121 @@
+"""PASCAL VOC 2007: 20 classes, the official train/val/test lists, masks for the images that have one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from filelock import FileLock
+from torchvision.datasets import VOCDetection
+
+from datamodules.base import ImageDataModule
+from datamodules.images import load_image, load_mask
+from datamodules.sample import Sample, Split
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+INDEX_OF = {name: index for index, name in enumerate(VOC_CLASSES)}
+FOLDER = Path("VOCdevkit") / "VOC2007"
+
+
+class VOCDataModule(ImageDataModule):
+    """PASCAL VOC 2007; `data_root` is the folder that holds VOCdevkit/. What is absent is downloaded there."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The 20 classes in alphabetical order."""
+        return VOC_CLASSES
+
+    def prepare_data(self) -> None:
+        """Fetch what training needs; Lightning runs this on one process of a node before the others go on."""
+        self._listing("train")
+        self._listing("val")
+
+    def is_available(self, split: Split) -> bool:
+        """Whether the split lies on disk, so that merely asking starts no download."""
+        return self._list_file(split).is_file() and super().is_available(split)
+
+    def source(self, split: Split) -> "VOCSource":
+        """The images of an official list, downloaded where absent.
+
+        Raises:
+            FileNotFoundError: If it is absent and cannot be downloaded, or an annotation is missing.
+            ValueError: If an annotation is malformed or names an unknown class.
+        """
+        listing = self._listing(split)
+        return VOCSource(listing.images, listing.annotations, self.options.data_root / FOLDER / "SegmentationClass")
+
+    def _list_file(self, split: Split) -> Path:
+        return self.options.data_root / FOLDER / "ImageSets" / "Main" / f"{split}.txt"
+
+    def _listing(self, split: Split) -> VOCDetection:
+        """Torchvision's list of image and annotation files; train and val come in one archive, test in another."""
+        root = self.options.data_root
+        if self._list_file(split).is_file():
+            return VOCDetection(root, year="2007", image_set=split)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            # Several processes may find it absent at once; one downloads, the others wait and then find it there.
+            with FileLock(root / "voc2007.lock"):
+                absent = not self._list_file(split).is_file()
+                return VOCDetection(root, year="2007", image_set=split, download=absent)
+        except (OSError, RuntimeError) as error:
+            raise FileNotFoundError(
+                f"PASCAL VOC 2007 is not under '{root}' (no {self._list_file(split)}) and could not be downloaded "
+                f"({type(error).__name__}: {error}). Set --data_root to the folder that holds "
+                f"{FOLDER.as_posix()}/{{JPEGImages,Annotations,ImageSets/Main,SegmentationClass}}, or unpack the "
+                f"archives VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar in '{root}'."
+            ) from error
+
+
+class VOCSource:
+    """One list of images; annotations are read once, images when asked for.
+
+    Args:
+        images: Image files.
+        annotations: The XML file of each.
+        mask_folder: Folder of `<image id>.png` files, which only some images have.
+    """
+
+    def __init__(self, images: Sequence[str], annotations: Sequence[str], mask_folder: Path) -> None:
+        self.paths = list(images)
+        self.image_ids = [Path(path).stem for path in images]
+        self.labels = [_classes_in(Path(path)) for path in annotations]
+        self.mask_folder = mask_folder
+        self.masked = {path.stem for path in mask_folder.glob("*.png")} & set(self.image_ids)
+        self.has_masks = bool(self.masked)
+        self.has_cues = False
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image at this position; raises BadImageError if it or its mask is unreadable."""
+        image_id, path = self.image_ids[index], self.paths[index]
+        # Boxes and masks were drawn on the pixels as stored, whatever a camera wrote into the EXIF block.
+        image = load_image(path, use_exif=False)
+        mask = None
+        if image_id in self.masked:
+            mask = load_mask(self.mask_folder / f"{image_id}.png", image.size, path)
+        return Sample(image, self.labels[index], image_id, mask)
+
+
+def _classes_in(annotation: Path) -> tuple[int, ...]:
+    """Classes of which any object is listed, "difficult" ones included (as the reference)."""
+    try:
+        root = ElementTree.parse(annotation).getroot()
+        # Only direct children: an object's parts (head, hand, foot) carry names too.
+        return tuple(sorted({INDEX_OF[(name.text or "").strip()] for name in root.iterfind("object/name")}))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"Annotation {annotation} is missing, though its image is listed; the data set is incomplete. "
+            "Unpack it again, or remove the image from ImageSets/Main."
+        ) from error
+    except ElementTree.ParseError as error:
+        raise ValueError(f"Annotation {annotation} is not valid XML ({error}); unpack the data set again.") from error
+    except KeyError as error:
+        raise ValueError(
+            f"Annotation {annotation} names the unknown class {error}; valid are: {', '.join(VOC_CLASSES)}."
+        ) from error

@@ -1,0 +1,116 @@
+"""Evaluate attribution methods on a trained run: methods × metrics -> tables.
+
+`python evaluate.py --run RUN --methods explainer grad_cam --tables segmentation --split test --output DIR`
+"""
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.utilities import rank_zero_only
+
+from command_line import HelpFormatter, Parser, make_datamodule, parse, to_dataclass
+from datamodules import ImageDataModule
+from explainer.attribution.spec import parse_method
+from explainer.evaluation import SegmentationTable, VoidRule
+from explainer.explanandum import Explanandum
+from explainer.machine import MachineOptions, make_trainer
+from explainer.report.tables import markdown, write_table
+from explainer.run_folder import RunFolder, require_writable
+
+
+@dataclass
+class EvaluateOptions:
+    """What is evaluated.
+
+    Args:
+        run: Folder that train.py made.
+        methods: Attribution methods, each as NAME or NAME:option=value,option=value.
+        tables: Tables to make.
+        split: Split of the run's data set.
+        output: Folder of the tables; RUN/evaluation if not given.
+        void: Leave the ground truth's void pixels out, or count them as object (as the authors' code does).
+        limit: Use only so many images, evenly spaced over the split.
+        batch_size: Images a batch, on each device; the run's if not given.
+        data_root: Folder of the data set, if it has moved since the run.
+        workers: Processes that load images; the run's if not given.
+    """
+
+    run: Path
+    methods: list[str] = field(default_factory=lambda: ["explainer", "grad_cam"])
+    tables: list[Literal["segmentation"]] = field(default_factory=lambda: ["segmentation"])
+    split: Literal["train", "val", "test"] = "test"
+    output: Path | None = None
+    void: VoidRule = "ignore"
+    limit: int | None = None
+    batch_size: int | None = None
+    data_root: Path | None = None
+    workers: int | None = None
+
+
+def main(arguments: list[str] | None = None) -> Path:
+    """Make the tables; returns their folder."""
+    options, machine = parse_evaluation(sys.argv[1:] if arguments is None else arguments)
+    folder = RunFolder(options.run)
+    output = options.output or folder.path / "evaluation"
+    require_writable(output)
+    explanandum = folder.load_explanandum()
+    datamodule = run_datamodule(options, folder, explanandum)
+    network = folder.load_explainer()
+    methods = {text: parse_method(text).build(explanandum, network=network) for text in options.methods}
+    table = SegmentationTable(explanandum, methods, options.void)
+    trainer = make_trainer(machine, inference_mode=False, callbacks=[TQDMProgressBar(refresh_rate=10)])
+    trainer.test(table, datamodule.dataloader(options.split), verbose=False)
+    report(table, output)
+    return output
+
+
+def parse_evaluation(arguments: list[str]) -> tuple[EvaluateOptions, MachineOptions]:
+    """Command line -> options; float32 unless another precision is asked for: a result must not depend on hardware."""
+    parser = Parser(
+        prog="evaluate.py",
+        usage="python evaluate.py --run RUN [--methods NAME ...] [options]",
+        description="Evaluate attribution methods on a trained run.",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_class_arguments(EvaluateOptions, None)
+    parser.add_class_arguments(MachineOptions, None, default={"precision": "32-true"})
+    namespace = parser.parse_args(arguments)
+    return to_dataclass(EvaluateOptions, namespace), to_dataclass(MachineOptions, namespace)
+
+
+def run_datamodule(options: EvaluateOptions, folder: RunFolder, explanandum: Explanandum) -> ImageDataModule:
+    """The run's data set, its images prepared as the explanandum wants them."""
+    folder.read_config()  # its error says what a run folder is
+    trained, _ = parse(["--config", str(folder.config)])
+    card = explanandum.card
+    changes = {"batch_size": options.batch_size, "data_root": options.data_root, "workers": options.workers}
+    changes[f"limit_{options.split}"] = options.limit
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    data = replace(trained.data, mean=card.mean, std=card.std, image_size=card.image_size, **given)
+    datamodule = make_datamodule(replace(trained, data=data))
+    datamodule.prepare_data()
+    if datamodule.classes != card.classes:
+        raise ValueError(
+            f"The run's explanandum has {len(card.classes)} classes, {options.data_root or data.data_root} has "
+            f"{datamodule.num_classes}, or other names; evaluate on the data set that the run was trained on."
+        )
+    return datamodule
+
+
+@rank_zero_only
+def report(table: SegmentationTable, output: Path) -> None:
+    """Write the table and print it."""
+    if not table.rows or not table.rows[0]["images"]:
+        raise ValueError("No image of the split has both a class and a segmentation mask; choose another --split.")
+    write_table(table.rows, output / "segmentation")
+    print(markdown(table.rows))
+    if table.total_skipped:
+        print(f"{table.total_skipped} images without a class or a mask, or unreadable, are not in the table.")
+    print(f"Written to {output / 'segmentation'}.csv, .json and .md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Learned explanations of image classifiers: the Explainer, other attribution methods, and their evaluation."""

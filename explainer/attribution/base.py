@@ -1,0 +1,54 @@
+"""The contract that every attribution method fulfils.
+
+B images, C classes, H×W pixels.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from explainer.explanandum import Explanandum
+
+
+class AttributionMethod(ABC):
+    """Attribution maps for one target class per image.
+
+    Subclasses implement `__call__`; they leave the explanandum as they found it, also after an error, and give a batch
+    what its images would give one by one.
+
+    Attributes:
+        unit_range: True where a map is a mask in [0, 1] already, so that no figure or metric rescales it.
+    """
+
+    unit_range: ClassVar[bool] = False
+
+    def __init__(self, explanandum: Explanandum) -> None:
+        self.explanandum = explanandum
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """Networks of the method's own, besides the explanandum, that must be moved to the device."""
+        return ()
+
+    @abstractmethod
+    def __call__(self, image: Tensor, target: Tensor) -> Tensor:
+        """Raw attribution maps: image [B,3,H,W], normalised; target long [B] -> float32 [B,H,W], larger = more."""
+
+    def present_class_maps(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The maps of all present classes of a batch.
+
+        Methods override this to share what does not depend on the class.
+
+        Args:
+            image: [B,3,H,W], normalised.
+            labels: multi-hot [B,C].
+
+        Returns:
+            Maps [N,H,W], one per (image, present class); and for each the image's index [N] and the class [N].
+        """
+        image_index, target = labels.bool().nonzero(as_tuple=True)
+        if len(target) == 0:
+            return image.new_zeros(0, *image.shape[-2:], dtype=torch.float32), image_index, target
+        return self(image[image_index], target), image_index, target

@@ -1,0 +1,204 @@
+"""What happens around the training steps: exports, scalars, pictures, speed."""
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from datamodules.batch import Batch
+from explainer.masking import merge_masks
+from explainer.module import ExplainerModule
+from explainer.report.panels import Panel, draw_panel
+from explainer.run_folder import save_explainer
+
+
+class ExportBest(Callback):
+    """Write `explainer.safetensors` whenever the validation loss is the best so far.
+
+    Args:
+        file: where to.
+        notes: text for the file's header, e.g. the class names.
+    """
+
+    def __init__(self, file: Path, notes: dict[str, str]) -> None:
+        self.file = file
+        self.notes = notes
+        self.best = float("inf")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Export if better; log the best loss for the hparams table."""
+        loss = float(trainer.callback_metrics.get("val_loss", float("inf")))
+        if loss < self.best:
+            self.best = loss
+            self._export(trainer, pl_module, val_loss=f"{loss:.6f}")
+        for logger in trainer.loggers:
+            logger.log_metrics({"hp/best_val_loss": self.best}, step=trainer.global_step)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Interrupted within the first epoch: unfinished weights are better than none."""
+        if isinstance(exception, KeyboardInterrupt) and not self.file.exists():
+            self._export(trainer, pl_module, val_loss="unknown: interrupted in the first epoch")
+
+    def _export(self, trainer: Trainer, pl_module: LightningModule, **notes: str) -> None:
+        if trainer.is_global_zero:
+            save_explainer(
+                _explainer_module(pl_module).network, self.file, epoch=str(trainer.current_epoch), **self.notes, **notes
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best loss, so that a resumed run does not overwrite a better export."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best loss."""
+        self.best = state_dict["best"]
+
+
+class MetricsFile(Callback):
+    """One row of `metrics.csv` per epoch, appended at once, so that a kill loses none.
+
+    Args:
+        file: where to.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """On resuming, drop the rows of epochs that are about to be repeated."""
+        if trainer.is_global_zero and self.file.exists():
+            kept = [row for row in self._rows() if int(row["epoch"]) < trainer.current_epoch]
+            self.file.unlink()
+            for row in kept:
+                self._append(row)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Append the epoch's metrics."""
+        if trainer.is_global_zero:
+            metrics = {name: f"{value:.6g}" for name, value in sorted(trainer.callback_metrics.items())}
+            self._append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
+
+    def _rows(self) -> list[dict[str, Any]]:
+        with self.file.open(newline="") as opened:
+            return list(csv.DictReader(opened))
+
+    def _append(self, row: dict[str, Any]) -> None:
+        fresh = not self.file.exists()
+        columns = list(row) if fresh else self.file.open(newline="").readline().rstrip("\r\n").split(",")
+        with self.file.open("a", newline="") as opened:
+            writer = csv.DictWriter(opened, columns, extrasaction="ignore")
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+class Throughput(Callback):
+    """Images per second over the last steps, all devices together, in the progress bar and the loggers.
+
+    Args:
+        steps: length of the window.
+    """
+
+    def __init__(self, steps: int = 10) -> None:
+        self.steps = steps
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start a window: validation must not count."""
+        self._start, self._images = time.perf_counter(), 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log at the end of a window."""
+        self._images += len(batch[0]) * trainer.world_size
+        if (batch_idx + 1) % self.steps == 0:
+            now = time.perf_counter()
+            pl_module.log("images/s", self._images / (now - self._start), prog_bar=True, on_step=True, on_epoch=False)
+            self._start, self._images = now, 0
+
+
+class MaskPanels(Callback):
+    """For the same few validation images, each epoch: photograph, m, photograph·m, the strongest class masks.
+
+    Args:
+        classes: names of the C classes.
+        mean: of the normalised images, to show the photograph again.
+        std: likewise.
+        images: how many.
+    """
+
+    def __init__(
+        self, classes: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...], images: int = 8
+    ) -> None:
+        self.classes = classes
+        self.mean = torch.tensor(mean)[:, None, None]
+        self.std = torch.tensor(std)[:, None, None]
+        self.images = images
+        self._batch: Batch | None = None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw and log the panels."""
+        if not trainer.is_global_zero:
+            return
+        for name, picture in self.draw(trainer, pl_module):
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image(f"masks/{name}", picture, trainer.current_epoch, dataformats="HWC")
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> list[tuple[str, np.ndarray]]:
+        """(image id, picture uint8 [h,w,3]) for each chosen validation image."""
+        if self._batch is None:
+            self._batch = _spread(trainer.val_dataloaders, self.images)
+        batch = self._batch._replace(
+            image=self._batch.image.to(pl_module.device), labels=self._batch.labels.to(pl_module.device)
+        )
+        module = _explainer_module(pl_module)
+        was_training = module.training
+        module.eval()
+        with torch.no_grad():
+            logits = module.network(batch.image).float()
+            scores = module.explanandum.probabilities(module.explanandum(batch.image)).cpu()
+        module.train(was_training)
+        target = merge_masks(logits, batch.labels)[0].cpu()
+        photographs = (batch.image.cpu() * self.std + self.mean).clamp(0, 1).permute(0, 2, 3, 1)
+        masks = logits.sigmoid().cpu()
+        return [
+            (
+                batch.image_id[i],
+                draw_panel(self._panel(photographs[i], target[i], masks[i], scores[i], batch.labels[i].cpu())),
+            )
+            for i in range(len(batch.image))
+        ]
+
+    def _panel(self, photograph: Tensor, target: Tensor, masks: Tensor, scores: Tensor, labels: Tensor) -> Panel:
+        strongest = masks.mean(dim=(1, 2)).argsort(descending=True)[:3].tolist()
+        return Panel(
+            photograph=photograph.numpy(),
+            target_mask=target.numpy(),
+            class_masks=[masks[c].numpy() for c in strongest],
+            captions=[
+                # The asterisk marks a class of the ground truth, as in the paper's Fig. 4.
+                f"{self.classes[c]}{'*' if labels[c] else ''} {scores[c]:.2f}"
+                for c in strongest
+            ],
+            labels=[name for name, present in zip(self.classes, labels.tolist(), strict=True) if present],
+        )
+
+
+def _explainer_module(module: LightningModule) -> ExplainerModule:
+    if not isinstance(module, ExplainerModule):
+        raise TypeError(f"This callback belongs to an ExplainerModule, got {type(module).__name__}.")
+    return module
+
+
+def _spread(loader: Any, images: int) -> Batch:
+    """A batch of images spread evenly over the loader's data set."""
+    length = len(loader.dataset)
+    chosen = np.linspace(0, length - 1, min(images, length)).round().astype(int)
+    return loader.collate_fn([loader.dataset[int(index)] for index in chosen])

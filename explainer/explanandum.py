@@ -1,0 +1,136 @@
+"""The explanandum: a trained classifier, frozen for good, that knows what its outputs mean.
+
+B images, C classes, H×W pixels.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from explainer.capture import last_spatial_layer
+from explainer.classifiers import build_classifier
+from explainer.weights import load_matching, read_metadata, read_state_dict, save_weights
+
+OutputKind = Literal["multi_label", "single_label"]
+
+
+@dataclass(frozen=True)
+class ClassifierCard:
+    """All that is needed, besides its weights, to rebuild a classifier and to feed it.
+
+    Args:
+        architecture: torchvision name, or `timm:<name>`.
+        classes: class names, in the order of the outputs.
+        image_size: pixels; images are squashed to image_size × image_size.
+        mean: of the images' red, green and blue, in [0, 1], as the classifier was trained.
+        std: likewise.
+        output: what the logits mean: independent classes (sigmoid) or exactly one class (softmax).
+        hidden: width of a fresh VGG head's two hidden layers.
+    """
+
+    architecture: str
+    classes: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    output: OutputKind = "multi_label"
+    hidden: int = 4096
+
+
+class Explanandum(nn.Module):
+    """A frozen classifier: always in eval mode, no parameter requires a gradient; gradients still reach the image.
+
+    Args:
+        model: image [B,3,H,W] -> logits [B,C].
+        card: what the model is and how it wants its images.
+        target_layer: name of the layer that CAM methods read; None finds the last spatial one.
+    """
+
+    def __init__(self, model: nn.Module, card: ClassifierCard, target_layer: str | None = None) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False)
+        self.card = card
+        self._target_layer = target_layer
+        self._stored_in: torch.dtype | None = None
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode, whatever a parent module is switched to: dropout off, BatchNorm statistics fixed."""
+        return super().train(False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits [B,C] of normalised images [B,3,H,W]."""
+        if self._stored_in is None:
+            return self.model(image)
+        with torch.autocast(image.device.type, self._stored_in):
+            return self.model(image)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits [B,C] -> probabilities [B,C]: sigmoid for a multi-label classifier, else softmax."""
+        logits = logits.float()
+        return logits.sigmoid() if self.card.output == "multi_label" else logits.softmax(dim=1)
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of outputs."""
+        return len(self.card.classes)
+
+    @property
+    def target_layer(self) -> str:
+        """Name of the layer that CAM methods read, within `model`."""
+        if self._target_layer is None:
+            self._target_layer = last_spatial_layer(self.model, self.card.image_size)
+        return self._target_layer
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the weights and of the card: equal fingerprints mean equal outputs for the same photograph."""
+        digest = hashlib.sha256(json.dumps(asdict(self.card), sort_keys=True).encode())
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def store_in(self, dtype: torch.dtype) -> Self:
+        """Keep the weights of convolutions and linear layers in the dtype that autocast would cast them to.
+
+        The numbers are those of autocast; the cast of every weight in every step, which autocast caches only for
+        weights that are trained, is saved. From here on every pass runs under autocast.
+        """
+        self._stored_in = dtype
+        for module in self.model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.to(dtype)
+        return self
+
+    def save(self, file: Path, **notes: str) -> None:
+        """Write weights and card to a safetensors file, whole or not at all; `notes` go into its header."""
+        save_weights(self.model, file, {"card": json.dumps(asdict(self.card)), **notes})
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if the file was not written by `save`.
+        """
+        return cls(*load_classifier(file))
+
+
+def load_classifier(file: Path) -> tuple[nn.Module, ClassifierCard]:
+    """Rebuild the classifier that `Explanandum.save` wrote, not frozen yet."""
+    notes = read_metadata(file)
+    if "card" not in notes:
+        raise ValueError(f"{file} holds plain weights, not an explanandum that train.py saved.")
+    fields: dict[str, Any] = json.loads(notes["card"])
+    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}  # JSON has no tuples
+    card = ClassifierCard(**(fields | lists))
+    model, _ = build_classifier(card.architecture, len(card.classes), "none", card.hidden, card.image_size)
+    load_matching(model, read_state_dict(file), may_miss=(), source=file)
+    return model, card

@@ -1,0 +1,92 @@
+"""Fine-tuned classifiers are kept: the same data, architecture and settings never train twice."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import seed_everything
+
+from explainer.classifiers import build_classifier
+from explainer.explanandum import ClassifierCard, Explanandum
+from explainer.finetune import FinetuneJob, FinetuneOptions, Metrics, TrainerFactory, finetune
+from explainer.machine import is_first_process
+from explainer.weights import read_metadata
+
+
+@dataclass(frozen=True)
+class ClassifierRequest:
+    """Which classifier is wanted.
+
+    Args:
+        card: architecture, classes and preprocessing.
+        weights: what the training starts from: imagenet, none, or a file.
+        options: how it is trained.
+        seed: of its training.
+        data: whatever else decides what is learned, e.g. data set name, image ids, augmentation; JSON-serialisable.
+    """
+
+    card: ClassifierCard
+    weights: str
+    options: FinetuneOptions
+    seed: int
+    data: Any
+
+    @property
+    def key(self) -> str:
+        """Hash of all of it; a weight file counts by its content, not by its path."""
+        file = Path(self.weights)
+        weights = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else self.weights
+        parts = [asdict(self.card), weights, asdict(self.options), self.seed, self.data]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+class ExplanandumCache:
+    """One file per classifier in a folder.
+
+    Args:
+        folder: the cache.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def file(self, request: ClassifierRequest) -> Path:
+        """Where the classifier lies, or would."""
+        name = request.card.architecture.replace(":", "-").replace("/", "-")
+        return self.folder / f"{name}_{request.key}.safetensors"
+
+    def obtain(
+        self, request: ClassifierRequest, datamodule: Any, make_trainer: TrainerFactory, *, refit: bool = False
+    ) -> tuple[Explanandum, Metrics]:
+        """The classifier from the cache, or fine-tuned now and put there, with its scores.
+
+        A training that was killed goes on from its last epoch, since its checkpoints lie beside the cache file.
+
+        Args:
+            request: which classifier.
+            datamodule: yields its images.
+            make_trainer: as for `finetune`.
+            refit: train even if the cache has it.
+        """
+        file = self.file(request)
+        if refit or not file.is_file():
+            self._train(request, file, datamodule, make_trainer)
+        return Explanandum.load(file), json.loads(read_metadata(file)["metrics"])
+
+    @staticmethod
+    def _train(request: ClassifierRequest, file: Path, datamodule: Any, make_trainer: TrainerFactory) -> None:
+        card, options = request.card, request.options
+        seed_everything(request.seed, workers=True, verbose=False)
+        model, head = build_classifier(
+            card.architecture, len(card.classes), request.weights, options.hidden, card.image_size
+        )
+        work = file.with_suffix(".training")
+        job = FinetuneJob(model, head, len(card.classes), options, request.seed, work)
+        metrics, trainer = finetune(job, datamodule, make_trainer)
+        if is_first_process():
+            Explanandum(model, card).save(file, metrics=json.dumps(metrics))
+            shutil.rmtree(work, ignore_errors=True)
+        trainer.strategy.barrier("explanandum cached")

@@ -1,0 +1,270 @@
+"""Fine-tuning the classifier on the data set before it is frozen (NN-Explainer, Sec. 4).
+
+B images, C classes, F features at the head's input.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MultilabelAveragePrecision,
+    MultilabelF1Score,
+    MultilabelPrecision,
+    MultilabelRecall,
+)
+
+from explainer.optimizer import OptimizerOptions, adam
+
+Metrics = dict[str, float]
+
+
+@dataclass
+class FinetuneOptions(OptimizerOptions):
+    """How the classifier is trained; the defaults are the authors' for VGG-16.
+
+    Args:
+        lr: Learning rate of Adam.
+        schedule: Constant as the authors, or a cosine down to zero at the last epoch's end.
+        warmup_steps: Steps over which the learning rate rises linearly at first.
+        epochs: At most so many.
+        patience: Epochs without a better validation loss before it stops.
+        batch_size: Images a step.
+        freeze: Train the fresh head only.
+        hidden: Width of the two hidden layers of a VGG's fresh head.
+    """
+
+    epochs: int = 100
+    patience: int = 5
+    batch_size: int = 16
+    freeze: bool = True
+    hidden: int = 4096
+
+
+class ExplanandumModule(LightningModule):
+    """A multi-label classifier in training, on images or, where all but the head is frozen, on cached features.
+
+    Args:
+        model: image (or features) -> logits [B,C].
+        trained: the part of `model` that is trained; all else stays in eval mode.
+        num_classes: C.
+        options: learning rate and schedule.
+        seed: with epoch and rank, determines the random numbers of training (dropout).
+    """
+
+    def __init__(
+        self, model: nn.Module, trained: nn.Module, num_classes: int, options: OptimizerOptions, seed: int = 42
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._trained = [trained]  # in a list: a part of `model` must not be registered twice
+        self.options = options
+        self.seed = seed
+        scores = MetricCollection(
+            {
+                "f_score": MultilabelF1Score(num_classes),
+                "precision": MultilabelPrecision(num_classes),
+                "recall": MultilabelRecall(num_classes),
+                "mAP": MultilabelAveragePrecision(num_classes),
+            }
+        )
+        self.val_scores = scores.clone("val/")
+        self.test_scores = scores.clone("test/")
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the trained part only: frozen BatchNorm statistics must not drift."""
+        super().train(False)
+        self.training = mode
+        self._trained[0].train(mode)
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits [B,C] of images [B,3,H,W] or of features."""
+        return self.model(inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs)
+
+    def training_step(self, batch: Any, _batch_index: int) -> Tensor:
+        """Binary cross-entropy of a batch (image or features, labels, …)."""
+        loss = self._loss(self(batch[0]), batch[1])
+        self.log("train_loss", loss.detach(), prog_bar=True, on_epoch=True, batch_size=len(batch[1]))
+        return loss
+
+    def validation_step(self, batch: Any, _batch_index: int) -> None:
+        """Log loss and scores on validation images."""
+        self._score(batch, "val", self.val_scores)
+
+    def test_step(self, batch: Any, _batch_index: int) -> None:
+        """Log loss and scores on test images."""
+        self._score(batch, "test", self.test_scores)
+
+    def _score(self, batch: Any, stage: str, scores: MetricCollection) -> None:
+        logits = self(batch[0]).float()
+        loss = self._loss(logits, batch[1])
+        self.log(f"{stage}_loss", loss, prog_bar=True, sync_dist=True, on_epoch=True, batch_size=len(batch[1]))
+        scores.update(logits, batch[1].int())
+        self.log_dict(scores, on_epoch=True, batch_size=len(batch[1]))
+
+    @staticmethod
+    def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+        loss = F.binary_cross_entropy_with_logits(logits.float(), labels)
+        if not torch.isfinite(loss):
+            raise ArithmeticError("Non-finite loss of the explanandum; try a smaller --finetune.lr or --precision 32.")
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Make every random number of an epoch a function of (seed, epoch, rank)."""
+        torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) % 2**63)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam over the trained part."""
+        return adam(self._trained[0].parameters(), self.options, self.trainer.estimated_stepping_batches)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Weights and statistics of the trained part alone."""
+        return self._trained[0].state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load the trained part."""
+        return self._trained[0].load_state_dict(state_dict, strict=strict, assign=assign)
+
+
+TrainerFactory = Callable[..., Trainer]
+
+
+@dataclass
+class FinetuneJob:
+    """One classifier to be fine-tuned.
+
+    Args:
+        model: the classifier, its head fresh.
+        head: name of the head within it.
+        num_classes: C.
+        options: how to train.
+        seed: of the order of images and of dropout.
+        work_folder: keeps the checkpoints while training runs; a killed run goes on from there.
+        callbacks: further Lightning callbacks.
+    """
+
+    model: nn.Module
+    head: str
+    num_classes: int
+    options: FinetuneOptions
+    seed: int
+    work_folder: Path
+    callbacks: list[Callback] = field(default_factory=list)
+
+
+def finetune(job: FinetuneJob, datamodule: Any, make_trainer: TrainerFactory) -> tuple[Metrics, Trainer]:
+    """Train the classifier in place, keep the weights of the best validation loss, and score it.
+
+    Where everything but the head is frozen, one device is used and nothing is augmented, each image passes the frozen
+    part once and the head is trained on the cached features.
+
+    Args:
+        job: what to train and how.
+        datamodule: LightningDataModule that yields `Batch`; its `options.augment` says whether images vary.
+        make_trainer: builds a Trainer from the keywords that this function adds.
+
+    Returns:
+        `val/…` and `test/…`: F-score, precision and recall at probability .5, and mAP, macro over classes, in [0, 1];
+        and the Trainer.
+    """
+    head = job.model.get_submodule(job.head)
+    if job.options.freeze:
+        job.model.requires_grad_(False)
+        head.requires_grad_(True)
+    best = ModelCheckpoint(
+        dirpath=job.work_folder, filename="best", monitor="val_loss", save_last=True, enable_version_counter=False,
+        save_on_train_epoch_end=True,
+    )  # fmt: skip
+    stopping = EarlyStopping("val_loss", patience=job.options.patience)
+    trainer = make_trainer(max_epochs=job.options.epochs, callbacks=[best, stopping, *job.callbacks])
+    net, loaders = job.model, {"datamodule": datamodule}
+    trained = head if job.options.freeze else job.model
+    if job.options.freeze and trainer.world_size == 1 and not datamodule.options.augment:
+        features = FeatureCache(job, trainer).loaders(datamodule)
+        if features is not None:
+            net, loaders = head, features
+    module = ExplanandumModule(net, trained, job.num_classes, job.options, job.seed)
+    return _fit(trainer, module, loaders, job.work_folder / "last.ckpt", best), trainer
+
+
+def _fit(
+    trainer: Trainer, module: ExplanandumModule, loaders: dict[str, Any], last: Path, best: ModelCheckpoint
+) -> Metrics:
+    test = {"dataloaders": loaders["test"]} if "test" in loaders else loaders
+    val = {"dataloaders": loaders["val_dataloaders"]} if "val_dataloaders" in loaders else loaders
+    training = {name: loader for name, loader in loaders.items() if name != "test"}
+    trainer.fit(module, **training, ckpt_path=str(last) if last.is_file() else None)
+    module.load_state_dict(torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"])
+    scores = {**trainer.validate(module, **val, verbose=False)[0], **trainer.test(module, **test, verbose=False)[0]}
+    return {name: float(value) for name, value in scores.items() if "/" in name}
+
+
+class FeatureCache:
+    """The head's inputs for every image, computed once by the frozen part of the classifier."""
+
+    def __init__(self, job: FinetuneJob, trainer: Trainer) -> None:
+        self.job = job
+        self.device = trainer.strategy.root_device
+        self.autocast = trainer.precision_plugin.forward_context
+
+    def loaders(self, datamodule: Any) -> dict[str, Any] | None:
+        """Loaders of (features, labels) for `Trainer.fit` and test; None if the model isn't head(features)."""
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        splits = {}
+        for split in ("train", "val", "test"):
+            computed = self._compute(datamodule.dataloader(split))
+            if computed is None:
+                return None
+            splits[split] = TensorDataset(*computed)
+        batch_size = self.job.options.batch_size
+        sampler: DistributedSampler[Any] = DistributedSampler(
+            splits["train"], num_replicas=1, rank=0, seed=self.job.seed
+        )
+        return {
+            "train_dataloaders": DataLoader(splits["train"], batch_size, sampler=sampler),
+            "val_dataloaders": DataLoader(splits["val"], batch_size=256),
+            "test": DataLoader(splits["test"], batch_size=256),
+        }
+
+    @torch.no_grad()
+    def _compute(self, loader: Any) -> tuple[Tensor, Tensor] | None:
+        model = self.job.model.to(self.device).eval()
+        head = model.get_submodule(self.job.head)
+        features: list[Tensor] = []
+        labels: list[Tensor] = []
+        for batch in loader:
+            image = batch.image.to(self.device).contiguous(memory_format=torch.channels_last)
+            with self.autocast():
+                inputs, outputs = _through(model, head, image)
+                if not features and not _is_last(head, inputs, outputs):
+                    return None
+            # Half the memory of float32, and finer than the bf16 that autocast hands to the head.
+            features.append(inputs.half().cpu())
+            labels.append(batch.labels)
+        return torch.cat(features), torch.cat(labels)
+
+
+def _through(model: nn.Module, head: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
+    """The head's input and the model's output."""
+    seen: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    try:
+        return (lambda output: (seen[0], output))(model(image))
+    finally:
+        handle.remove()
+
+
+def _is_last(head: nn.Module, inputs: Tensor, outputs: Tensor) -> bool:
+    alone = head(inputs)
+    return alone.shape == outputs.shape and torch.equal(alone, outputs)

@@ -1,0 +1,85 @@
+"""Agreement of a continuous mask with the ground-truth segmentation (NN-Explainer, Sec. 4.3 and Eq. 9).
+
+B images, C classes, H×W pixels; masks lie in [0, 1].
+"""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+SMALLEST_AREA = 0.05
+"""Eq. 9 gives no credit for masks smaller than this share of the image."""
+
+
+def agreement(mask: Tensor, ground_truth: Tensor, valid: Tensor | None = None) -> dict[str, Tensor]:
+    """Accuracy, IoU and mean absolute error per image, none of them thresholded.
+
+    Args:
+        mask: [B,H,W] in [0, 1].
+        ground_truth: [B,H,W], 1 (or True) on the objects, else 0.
+        valid: bool [B,H,W], False for pixels that don't count (void); None counts all.
+
+    Returns:
+        `acc`, `iou` and `mae`, [B] each, in [0, 1]. An empty mask on an empty ground truth has IoU 1.
+        NaN for an image without a valid pixel.
+    """
+    truth = ground_truth.to(mask.dtype)
+    weight = torch.ones_like(mask) if valid is None else valid.to(mask.dtype)
+    pixels = _sum(weight)
+    intersection, union = _sum(weight * torch.minimum(mask, truth)), _sum(weight * torch.maximum(mask, truth))
+    correct = _sum(weight * (mask * truth + (1 - mask) * (1 - truth)))
+    return {
+        "acc": correct / pixels,
+        "iou": torch.where(union > 0, intersection / union.clamp(min=torch.finfo(mask.dtype).tiny), pixels / pixels),
+        "mae": _sum(weight * (mask - truth).abs()) / pixels,
+    }
+
+
+def saliency(mask: Tensor, probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Saliency score of Eq. 9 per image: log of the mask's area minus log of what the classifier still recognises.
+
+    Args:
+        mask: [B,H,W] in [0, 1].
+        probabilities: softmax of the explanandum's logits for the masked image, [B,C].
+        labels: multi-hot [B,C]; each class counts once, however many objects it has.
+
+    Returns:
+        [B]; smaller is better; inf for an image without a class.
+    """
+    area = mask.flatten(1).mean(dim=1).clamp(min=SMALLEST_AREA)
+    return area.log() - (probabilities * labels).sum(dim=1).log()
+
+
+def _sum(values: Tensor) -> Tensor:
+    return values.flatten(1).sum(dim=1)
+
+
+class SegmentationAgreement(Metric):
+    """Means over images of accuracy, IoU, saliency score and mean absolute error; additive over devices.
+
+    Accuracy, IoU and error are in percent, as in Table 2.
+    """
+
+    full_state_update = False
+    images: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("acc", "iou", "sal", "mae", "images"):
+            self.add_state(name, torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, mask: Tensor, truth: Tensor, valid: Tensor, probabilities: Tensor, labels: Tensor) -> None:
+        """Add a batch; shapes as in `agreement` and `saliency`."""
+        scores = agreement(mask, truth, valid)
+        for name in ("acc", "iou", "mae"):
+            self._add(name, 100 * scores[name])
+        self._add("sal", saliency(mask, probabilities, labels))
+        self.images += len(mask)
+
+    def _add(self, name: str, values: Tensor) -> None:
+        setattr(self, name, getattr(self, name) + values.double().sum())
+
+    def compute(self) -> dict[str, float]:
+        """`acc`, `iou`, `sal`, `mae` (means) and `images` (their number)."""
+        means = {name: (getattr(self, name) / self.images).item() for name in ("acc", "iou", "sal", "mae")}
+        return means | {"images": int(self.images.item())}

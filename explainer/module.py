@@ -1,0 +1,165 @@
+"""Training the Explainer against the frozen explanandum: one step for training and validation.
+
+B images, C classes, H×W pixels.
+"""
+
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import MultilabelF1Score
+
+from datamodules.batch import Batch
+from explainer import losses
+from explainer.explanandum import Explanandum
+from explainer.losses import LossWeights
+from explainer.masking import apply_mask, merge_masks
+from explainer.network import Explainer
+from explainer.optimizer import OptimizerOptions, adam
+
+Stage = Literal["train", "val"]
+
+# Masked images give lower logits overall, so the authors' code counts a class as recognised from -1 up, not from 0.
+MASKED_THRESHOLD = torch.sigmoid(torch.tensor(-1.0)).item()
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A loss became infinite or not a number; the message names the terms and the step."""
+
+
+class ExplainerModule(LightningModule):
+    """The Explainer in training.
+
+    The explanandum is a submodule, so that it moves along between devices, but no part of the checkpoints: it does not
+    change, and the run folder holds it once.
+
+    Args:
+        network: the Explainer.
+        explanandum: the frozen classifier.
+        weights: of the loss terms.
+        optimizer: learning rate and schedule.
+        seed: with epoch and rank, determines every random number of training (dropout).
+    """
+
+    def __init__(
+        self,
+        network: Explainer,
+        explanandum: Explanandum,
+        weights: LossWeights | None = None,
+        optimizer: OptimizerOptions | None = None,
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        if network.num_classes != explanandum.num_classes:
+            raise ValueError(
+                f"The Explainer has {network.num_classes} class masks, "
+                f"the explanandum {explanandum.num_classes} classes."
+            )
+        self.network = network
+        self.explanandum = explanandum
+        self.weights = weights or LossWeights()
+        self.optimizer_options = optimizer or OptimizerOptions()
+        self.seed = seed
+        self._unmasked: Tensor | None = None
+        self.train_f_score: Metric = MultilabelF1Score(network.num_classes, threshold=MASKED_THRESHOLD)
+        self.val_f_score: Metric = MultilabelF1Score(network.num_classes, threshold=MASKED_THRESHOLD)
+        self.unmasked_f_score: Metric = MultilabelF1Score(network.num_classes, threshold=0.5)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Class masks S [B,C,H,W] in [0, 1] of normalised images [B,3,H,W]."""
+        return self.network(image).float().sigmoid()
+
+    def loss_terms(self, image: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The unweighted terms of Eq. 1 (scalars, means over images), and the masked images' logits [B,C]."""
+        # The layout in which convolutions are fastest on CPUs with bf16 and on GPUs.
+        image = image.contiguous(memory_format=torch.channels_last)
+        mask_logits = self.network(image)
+        target, nontarget = merge_masks(mask_logits, labels)
+        # One pass for both: the classifier's weights are read once, and it has no batch statistics to mix up.
+        both = torch.cat([apply_mask(image, target), apply_mask(image, 1 - target)])
+        masked, complement = self.explanandum(both).chunk(2)
+        terms = {
+            "classification": losses.classification_loss(masked, labels),
+            "entropy": losses.negative_entropy(complement),
+            "area_target": losses.mask_area(target).mean(),
+            "area_nontarget": losses.mask_area(nontarget).mean(),
+            "bound": losses.bound_loss(mask_logits, labels, self.weights.min_area, self.weights.max_area),
+            "tv": (losses.total_variation(target) + losses.total_variation(nontarget)).mean(),
+        }
+        return terms, masked
+
+    def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
+        """Total loss of a batch."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, _batch_index: int) -> None:
+        """Log the losses and both F-scores of a batch."""
+        self._step(batch, "val")
+        if self._unmasked is None:
+            self.unmasked_f_score.update(self.explanandum(batch.image).float(), batch.labels.int())
+
+    def _step(self, batch: Batch, stage: Stage) -> Tensor:
+        terms, masked_logits = self.loss_terms(batch.image, batch.labels)
+        total = losses.explainer_loss(terms, self.weights)
+        self._require_finite(total, terms, stage)
+        f_score = self.train_f_score if stage == "train" else self.val_f_score
+        f_score.update(masked_logits.detach().float(), batch.labels.int())
+        self.log(f"f_score/{stage}_masked", f_score, on_step=False, on_epoch=True)
+        self._log_losses(total, terms, stage, len(batch.image))
+        return total
+
+    def _require_finite(self, total: Tensor, terms: dict[str, Tensor], stage: Stage) -> None:
+        if torch.isfinite(total):
+            return
+        culprits = ", ".join(f"{name} = {term.item()}" for name, term in terms.items() if not torch.isfinite(term))
+        raise NonFiniteLossError(
+            f"Non-finite {stage} loss at epoch {self.current_epoch}, step {self.global_step}: "
+            f"{culprits or 'their sum'}. "
+            "The checkpoints of the last good epoch are kept; try a smaller --lr or --precision 32."
+        )
+
+    def _log_losses(self, total: Tensor, terms: dict[str, Tensor], stage: Stage, images: int) -> None:
+        training = stage == "train"
+        options: dict[str, Any] = {"batch_size": images, "on_epoch": True, "on_step": False, "sync_dist": not training}
+        self.log(f"{stage}_loss", total.detach(), **options | {"on_step": training}, prog_bar=True)
+        values = {name: term.detach() for name, term in terms.items()}
+        weighted = {f"{name}_weighted": losses.weight_of(name, self.weights) * value for name, value in values.items()}
+        self.log_dict({f"{stage}/{name}": value for name, value in (values | weighted).items()}, **options)
+
+    def on_train_epoch_start(self) -> None:
+        """Make every random number of an epoch a function of (seed, epoch, rank), so that a resumed run repeats it."""
+        torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) % 2**63)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the F-score on plain images, computed in the first epoch: the explanandum is frozen."""
+        if self._unmasked is None:
+            self._unmasked = self.unmasked_f_score.compute()
+        self.log("f_score/val_unmasked", self._unmasked, sync_dist=True)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam over the Explainer's parameters."""
+        return adam(self.network.parameters(), self.optimizer_options, self.trainer.estimated_stepping_batches)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The Explainer's weights alone."""
+        return {
+            name: value for name, value in super().state_dict(*args, **kwargs).items() if name.startswith("network.")
+        }
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load the Explainer's weights.
+
+        Raises:
+            ValueError: if the weights are of another network, e.g. one with another number of classes.
+        """
+        own = self.state_dict()
+        wrong = [name for name, value in own.items() if name not in state_dict or state_dict[name].shape != value.shape]
+        if wrong:
+            raise ValueError(
+                f"The checkpoint does not fit this Explainer of {self.network.num_classes} classes: {wrong[0]} is "
+                "missing or of another shape. Was it trained on other classes or with another --encoder?"
+            )
+        return super().load_state_dict(state_dict, strict=False, assign=assign)

@@ -1,0 +1,1 @@
+"""Pictures and tables; takes arrays and result files, nothing else of ours."""
