@@ -35,6 +35,7 @@ class RunOptions:
         encoder: Encoder of the Explainer, as segmentation-models-pytorch names it.
         encoder_weights: What the encoder starts from: none (as the paper says), imagenet (downloaded), or a file.
         output_stride: Image pixels per pixel of the encoder's output, 8 or 16.
+        decoder_channels: Width of the Explainer's spatial pyramid (256 in DeepLabV3).
         epochs: At most so many epochs of the Explainer (the authors set no limit).
         patience: Epochs without a validation loss better by .001 before training stops.
         seed: Of weights, order, augmentation and dropout.
@@ -46,11 +47,12 @@ class RunOptions:
     """
 
     dataset: Literal["shapes", "voc", "coco", "folder"] = "shapes"
-    explanandum: str = "resnet18"
+    explanandum: str = "timm:test_resnet"
     explanandum_weights: str = "imagenet"
     encoder: str = "resnet50"
     encoder_weights: str = "none"
     output_stride: Literal[8, 16] = 8
+    decoder_channels: int = 256
     epochs: int = 1000
     patience: int = 5
     seed: int = 42
@@ -83,6 +85,13 @@ FLAT: dict[str, tuple[type, set[str | int]]] = {
 NESTED: dict[str, type] = {"loss": LossWeights, "finetune": FinetuneOptions, "shapes": ShapesOptions}
 
 
+UNKNOWN_KEY = (
+    re.compile(r"(?:Key|Option) '([\w.-]+)' is not (?:expected|accepted)()"),
+    re.compile(r"Group '([\w.-]+)' does not accept option '([\w.-]+)'"),
+)
+"""How jsonargparse's messages name the misspelt key of a YAML file."""
+
+
 class HelpFormatter(DefaultHelpFormatter):
     """One line per option where it fits."""
 
@@ -91,15 +100,19 @@ class HelpFormatter(DefaultHelpFormatter):
 
 
 class Parser(ArgumentParser):
-    """Names the closest valid options when one is misspelt."""
+    """Takes options by their full names only, and names the closest valid ones when one is misspelt."""
+
+    def __init__(self, **keywords: Any) -> None:
+        # The recipe is found before parsing, by the full names: an abbreviation would silently get another one.
+        super().__init__(**{"allow_abbrev": False, **keywords})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with status 2, the message and, for an unknown option or key, the valid ones."""
         valid = sorted(
             {option for action in self._actions for option in action.option_strings if option.startswith("--")}
         )
-        unknown = re.findall(r"--[\w.]+", message) if "nrecognized" in message else []
-        unknown += ["--" + key for key in re.findall(r"Key '([\w.]+)' is not expected", message)]
+        unknown = re.findall(r"--[\w.-]+", message) if "nrecognized" in message else []
+        unknown += ["--" + ".".join(filter(None, key)) for pattern in UNKNOWN_KEY for key in pattern.findall(message)]
         for name in dict.fromkeys(option for option in unknown if option not in valid):
             close = difflib.get_close_matches(name, valid, n=3)
             message += f"\n{name} is no option; " + (f"did you mean {' or '.join(close)}? " if close else "")
@@ -121,7 +134,15 @@ def make_parser(default_config: Path | None = None) -> Parser:
         parser.add_class_arguments(options, None, skip=skipped)
     for name, options in NESTED.items():
         parser.add_class_arguments(options, name)
+    make_flags(parser)
     return parser
+
+
+def make_flags(parser: Parser) -> None:
+    """Let `--refit` stand for `--refit true`, and likewise every other option that is true or false."""
+    for action in parser._actions:
+        if getattr(action, "_typehint", None) is bool:
+            action.nargs, action.const = "?", True
 
 
 def parse(arguments: Sequence[str]) -> tuple[TrainOptions, str]:
@@ -130,15 +151,15 @@ def parse(arguments: Sequence[str]) -> tuple[TrainOptions, str]:
     Raises:
         SystemExit: with status 2 and a message for anything that is not valid.
     """
-    arguments = list(arguments)
+    arguments = _config_files_first(arguments)
     resumed = _peek(arguments).resume
     if resumed:
         arguments = ["--config", str(Path(resumed) / "config.yaml"), *arguments]
     parser = make_parser(find_recipe(arguments))
     namespace = parser.parse_args(arguments)
     options = to_options(namespace)
-    namespace.resume = None
-    return options, parser.dump(namespace, skip_none=False)
+    namespace.resume, namespace.refit = None, False  # one-time wishes; whoever repeats the run has them no more
+    return options, parser.dump(namespace, skip_unset=False)
 
 
 def find_recipe(arguments: Sequence[str]) -> Path | None:
@@ -146,11 +167,29 @@ def find_recipe(arguments: Sequence[str]) -> Path | None:
     peeked = _peek(arguments)
     chosen = {"dataset": RunOptions.dataset, "explanandum": RunOptions.explanandum}
     for file in peeked.config:
-        content = yaml.safe_load(Path(file).read_text()) if Path(file).is_file() else {}
+        content = _yaml(Path(file)) if Path(file).is_file() else {}
         chosen |= {key: content[key] for key in chosen if isinstance(content, dict) and key in content}
     chosen |= {key: getattr(peeked, key) for key in chosen if getattr(peeked, key)}
     recipe = CONFIGS / f"{chosen['dataset']}_{chosen['explanandum']}.yaml".replace(":", "-")
     return recipe if recipe.is_file() else None
+
+
+def _yaml(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is no valid YAML: {error}") from error
+
+
+def _config_files_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments reordered: to jsonargparse the last one wins, but a flag beats a file wherever it stands."""
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    peek.add_argument("--config", action="append", default=[])
+    try:
+        known, others = peek.parse_known_args(arguments)
+    except argparse.ArgumentError:  # `--config` without a file: the full parser will say so
+        return list(arguments)
+    return [*(part for file in known.config for part in ("--config", file)), *others]
 
 
 def _peek(arguments: Sequence[str]) -> argparse.Namespace:

@@ -4,21 +4,28 @@
 """
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_only
+from torch.utils.data import DataLoader
 
 from command_line import HelpFormatter, Parser, make_datamodule, parse, to_dataclass
 from datamodules import ImageDataModule
+from datamodules.batch import Batch
+from datamodules.sample import Split
 from explainer.attribution.spec import parse_method
+from explainer.entry import run_command
 from explainer.evaluation import SegmentationTable, VoidRule
 from explainer.explanandum import Explanandum
 from explainer.machine import MachineOptions, make_trainer
+from explainer.progress import progress
 from explainer.report.tables import markdown, write_table
 from explainer.run_folder import RunFolder, require_writable
+
+TABLES = ("segmentation",)
 
 
 @dataclass
@@ -39,8 +46,8 @@ class EvaluateOptions:
     """
 
     run: Path
-    methods: list[str] = field(default_factory=lambda: ["explainer", "grad_cam"])
-    tables: list[Literal["segmentation"]] = field(default_factory=lambda: ["segmentation"])
+    methods: list[str]
+    tables: list[str]
     split: Literal["train", "val", "test"] = "test"
     output: Path | None = None
     void: VoidRule = "ignore"
@@ -61,10 +68,31 @@ def main(arguments: list[str] | None = None) -> Path:
     network = folder.load_explainer()
     methods = {text: parse_method(text).build(explanandum, network=network) for text in options.methods}
     table = SegmentationTable(explanandum, methods, options.void)
-    trainer = make_trainer(machine, inference_mode=False, callbacks=[TQDMProgressBar(refresh_rate=10)])
-    trainer.test(table, datamodule.dataloader(options.split), verbose=False)
+    trainer = make_trainer(machine, inference_mode=False, callbacks=[progress()])
+    trainer.test(table, datamodule=OneSplit(datamodule, options.split), verbose=False)
     report(table, output)
     return output
+
+
+class OneSplit(LightningDataModule):
+    """A split as what `Trainer.test` tests.
+
+    Its loader is made when Lightning asks for it: only then is it known which share of the images is this process's.
+
+    Args:
+        data: the data set.
+        split: of it.
+    """
+
+    def __init__(self, data: ImageDataModule, split: Split) -> None:
+        super().__init__()
+        self.data = data
+        self.split: Split = split
+        data.dataset(split)  # a missing split is an error now
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """This process's share of the images, in order."""
+        return self.data.dataloader(self.split)
 
 
 def parse_evaluation(arguments: list[str]) -> tuple[EvaluateOptions, MachineOptions]:
@@ -75,7 +103,15 @@ def parse_evaluation(arguments: list[str]) -> tuple[EvaluateOptions, MachineOpti
         description="Evaluate attribution methods on a trained run.",
         formatter_class=HelpFormatter,
     )
-    parser.add_class_arguments(EvaluateOptions, None)
+    parser.add_class_arguments(EvaluateOptions, None, skip={"methods", "tables"})
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        type=str,
+        default=["explainer", "grad_cam"],
+        help="Attribution methods, each as NAME or NAME:option=value,option=value.",
+    )
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="Tables to make.")
     parser.add_class_arguments(MachineOptions, None, default={"precision": "32-true"})
     namespace = parser.parse_args(arguments)
     return to_dataclass(EvaluateOptions, namespace), to_dataclass(MachineOptions, namespace)
@@ -113,4 +149,4 @@ def report(table: SegmentationTable, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

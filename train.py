@@ -21,26 +21,34 @@ from pytorch_lightning.callbacks import (
     EarlyStopping,
     LearningRateMonitor,
     ModelCheckpoint,
-    RichProgressBar,
-    TQDMProgressBar,
 )
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from torch import nn
 
 from command_line import TrainOptions, make_datamodule, parse
 from datamodules import ImageDataModule
 from explainer.callbacks import ExportBest, MaskPanels, MetricsFile, Throughput
-from explainer.classifiers import normalisation
+from explainer.classifiers import build_classifier, normalisation
+from explainer.entry import resume_hint, run_command
 from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.explanandum_cache import ClassifierRequest, ExplanandumCache
 from explainer.machine import is_first_process, make_trainer, precision_of
 from explainer.module import ExplainerModule
 from explainer.network import Explainer
+from explainer.progress import progress
 from explainer.report.panels import stack_panels
-from explainer.run_folder import RunFolder, choose_folder, environment, require_space, require_writable
+from explainer.run_folder import (
+    RunFolder,
+    choose_folder,
+    environment,
+    require_space,
+    require_writable,
+    write_whole,
+)
 
-CHECKPOINT_COPIES = 2 * 3
-"""Best and last checkpoint, each with the weights and Adam's two moments."""
+CHECKPOINT_COPIES = 3 * 3
+"""Best and last checkpoint and the one being written, each with the weights and Adam's two moments."""
 
 FOLDER_VARIABLE = "EXPLAINER_RUN_FOLDER"
 """Tells the processes that Lightning starts for further devices which folder the first one chose."""
@@ -50,15 +58,32 @@ def main(arguments: list[str] | None = None) -> RunFolder:
     """Run everything; returns the run folder."""
     options, config = parse(sys.argv[1:] if arguments is None else arguments)
     folder = open_folder(options)
-    if folder.summary.is_file() and json.loads(folder.summary.read_text())["epochs"] >= options.run.epochs:
-        print(f"{folder.path} is finished; choose more --epochs to go on.")
+    if is_finished(options, folder):
         return folder
-    datamodule = prepared_datamodule(options)
-    write_down(folder, config, datamodule)
-    explanandum = obtain_explanandum(options, datamodule, folder)
-    if options.run.stage == "all":
-        train_explainer(options, datamodule, explanandum, folder, config)
+    with resume_hint(folder.path):
+        datamodule = prepared_datamodule(options)
+        needed = needed_space(options, datamodule.num_classes)
+        if is_first_process():  # the others may be here before the folder is
+            require_space(folder.path, needed)
+        write_down(folder, config, datamodule)
+        explanandum = obtain_explanandum(options, datamodule, folder)
+        if options.run.stage == "all":
+            train_explainer(options, datamodule, explanandum, folder, config)
     return folder
+
+
+def is_finished(options: TrainOptions, folder: RunFolder) -> bool:
+    """Whether a resumed run has nothing left to do; says so."""
+    if not (options.run.resume and folder.summary.is_file()):
+        return False
+    summary = json.loads(folder.summary.read_text())
+    if summary["stopped_early"] and options.run.patience <= summary["patience"]:
+        print(f"{folder.path} is finished: it stopped early; choose more --patience to go on.")
+    elif not summary["stopped_early"] and options.run.epochs <= summary["epochs"]:
+        print(f"{folder.path} is finished; choose more --epochs to go on.")
+    else:
+        return False
+    return True
 
 
 def open_folder(options: TrainOptions) -> RunFolder:
@@ -68,7 +93,7 @@ def open_folder(options: TrainOptions) -> RunFolder:
         require_writable(folder.path)
         return folder
     name = options.run.name or f"{options.run.dataset}_{options.run.explanandum}".replace(":", "-").replace("/", "-")
-    if FOLDER_VARIABLE in os.environ:
+    if FOLDER_VARIABLE in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
         return RunFolder(Path(os.environ[FOLDER_VARIABLE]))
     if any(variable in os.environ for variable in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS")):
         # All ranks start at once: none can tell the others of a numbered name, so the plain one must be free.
@@ -98,17 +123,37 @@ def prepared_datamodule(options: TrainOptions) -> ImageDataModule:
     return datamodule
 
 
+def needed_space(options: TrainOptions, classes: int) -> int:
+    """Bytes that the run will write at most; building both networks without memory also checks their names."""
+    run = options.run
+    with torch.device("meta"):
+        size, hidden = options.data.image_size, options.finetune.hidden
+        classifier, head = build_classifier(run.explanandum, classes, "none", hidden, size)
+        network = Explainer(classes, run.encoder, None, run.output_stride, run.decoder_channels)
+    trained = classifier.get_submodule(head) if options.finetune.freeze else classifier
+    explanandum = 2 * _size(classifier) + CHECKPOINT_COPIES * _size(trained)  # in the cache and in the run folder
+    return explanandum + (1 + CHECKPOINT_COPIES) * _size(network) * (run.stage == "all")
+
+
+def _size(network: nn.Module) -> int:
+    return sum(value.numel() * value.element_size() for value in network.state_dict().values())
+
+
 @rank_zero_only
 def write_down(folder: RunFolder, config: str, datamodule: ImageDataModule) -> None:
-    """What the run is made of."""
-    folder.config.write_text(config)
-    (folder.path / "environment.txt").write_text(environment())
-    (folder.path / "splits.json").write_text(json.dumps(datamodule.split_ids()))
+    """What the run is made of; a resumed run adds where it goes on."""
+    write_whole(folder.config, config)
+    file = folder.path / "environment.txt"
+    earlier = file.read_text() + "\nresumed\n" if file.is_file() else ""
+    write_whole(file, earlier + environment())
+    write_whole(folder.path / "splits.json", json.dumps(datamodule.split_ids()))
 
 
 def obtain_explanandum(options: TrainOptions, datamodule: ImageDataModule, folder: RunFolder) -> Explanandum:
     """Stage 1: the classifier of an earlier run with the same settings, or one fine-tuned now."""
     run, data = options.run, options.data
+    if run.resume and folder.explanandum.is_file():  # the one that the Explainer was trained against so far
+        return folder.load_explanandum()
     mean, std = data.mean, data.std
     request = ClassifierRequest(
         ClassifierCard(run.explanandum, datamodule.classes, data.image_size, mean, std, hidden=options.finetune.hidden),
@@ -119,6 +164,7 @@ def obtain_explanandum(options: TrainOptions, datamodule: ImageDataModule, folde
             run.dataset,
             asdict(options.shapes) if run.dataset == "shapes" else None,
             datamodule.split_ids(),
+            datamodule.label_version,
             data.augment,
         ],
     )
@@ -128,7 +174,7 @@ def obtain_explanandum(options: TrainOptions, datamodule: ImageDataModule, folde
     explanandum, metrics = ExplanandumCache(run.output / "explananda").obtain(
         request,
         datamodule.with_batch_size(options.finetune.batch_size),
-        lambda callbacks, **more: trainer(callbacks=[*callbacks, progress_bar()], **more),
+        lambda callbacks, **more: trainer(callbacks=[*callbacks, progress()], **more),
         refit=run.refit,
     )
     report_explanandum(explanandum, metrics, folder)
@@ -150,7 +196,6 @@ def train_explainer(
 ) -> None:
     """Stage 2: the Explainer against the frozen explanandum."""
     module = make_module(options, explanandum)
-    require_space(folder.path, CHECKPOINT_COPIES * sum(4 * weight.numel() for weight in module.network.parameters()))
     export = ExportBest(folder.explainer, {"classes": json.dumps(datamodule.classes)})
     panels = MaskPanels(datamodule.classes, explanandum.card.mean, explanandum.card.std)
     logger = TensorBoardLogger(folder.path, "tensorboard", "explainer", default_hp_metric=False)
@@ -161,11 +206,13 @@ def train_explainer(
     trainer.fit(module, datamodule=datamodule, ckpt_path=str(folder.last) if folder.last.is_file() else None)
     if trainer.is_global_zero:
         hours = (time.perf_counter() - started) / 3600
-        summary = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "hours": round(hours, 4)}
-        folder.summary.write_text(json.dumps(summary | {"best_val_loss": export.best}))
         module.network.load_state_dict(folder.load_explainer().state_dict())
         pictures = [picture for _, picture in panels.draw(trainer, module)]
         Image.fromarray(stack_panels(pictures)).save(folder.path / "masks.png")
+        summary = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "hours": round(hours, 4)}
+        # The last file of a run: it says that all the others are there.
+        stopped = {"stopped_early": trainer.should_stop, "patience": options.run.patience}
+        write_whole(folder.summary, json.dumps(summary | stopped | {"best_val_loss": export.best}))
         say_what_next(folder, trainer.current_epoch, hours, export.best)
 
 
@@ -174,7 +221,7 @@ def make_module(options: TrainOptions, explanandum: Explanandum) -> ExplainerMod
     run = options.run
     seed_everything(run.seed, workers=True, verbose=False)
     weights = None if run.encoder_weights == "none" else run.encoder_weights
-    network = Explainer(explanandum.num_classes, run.encoder, weights, run.output_stride)
+    network = Explainer(explanandum.num_classes, run.encoder, weights, run.output_stride, run.decoder_channels)
     if options.machine.compile:
         network.compile()
     if precision_of(options.machine) == "bf16-mixed":
@@ -189,8 +236,8 @@ def make_callbacks(options: TrainOptions, folder: RunFolder) -> list[Callback]:
         EarlyStopping("val_loss", min_delta=0.001, patience=options.run.patience),
         LearningRateMonitor("step"),
         Throughput(),
-        MetricsFile(folder.path / "metrics.csv"),
-        progress_bar(),
+        MetricsFile(folder.metrics),
+        progress(),
         ModelCheckpoint(
             folder.checkpoints,
             "best",
@@ -200,11 +247,6 @@ def make_callbacks(options: TrainOptions, folder: RunFolder) -> list[Callback]:
             enable_version_counter=False,
         ),
     ]
-
-
-def progress_bar() -> Callback:
-    """Loss, images/s and time left; in a log file a line now and then instead of a moving bar."""
-    return RichProgressBar(leave=True) if sys.stdout.isatty() else TQDMProgressBar(refresh_rate=50)
 
 
 @rank_zero_only
@@ -233,4 +275,4 @@ def say_what_next(folder: RunFolder, epochs: int, hours: float, best: float) -> 
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

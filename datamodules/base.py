@@ -140,6 +140,11 @@ class ImageDataModule(LightningDataModule):
             augment_seed=options.seed if options.augment and split == "train" else None,
         )
 
+    @property
+    def label_version(self) -> str:
+        """Changes with the labels where the user may edit them; empty for a published data set."""
+        return ""
+
     def with_batch_size(self, batch_size: int) -> Self:
         """The same data set, already opened, in batches of another size."""
         twin = copy(self)

@@ -6,6 +6,7 @@ are the labels of all rows, sorted. masks/photos/1.png is the class-index mask o
 for class i, 255 void.
 """
 
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +46,11 @@ class FolderDataModule(ImageDataModule):
     def classes(self) -> tuple[str, ...]:
         """Those of classes.txt, else all labels, sorted."""
         return self._class_names
+
+    @property
+    def label_version(self) -> str:
+        """Hash of the table: image paths alone don't tell whether a label was corrected."""
+        return hashlib.sha256(repr((self.rows, self.classes)).encode()).hexdigest()[:16]
 
     def source(self, split: Split) -> "FolderSource":
         """The rows of a split.

@@ -13,6 +13,8 @@ from datamodules.base import SPLITS, DataOptions, ImageDataModule, Sample, Sampl
 from datamodules.shapes_scene import CLASSES, Scene, draw_scene, place_sticker
 
 SMALLEST_IMAGE = 32
+CACHE_BYTES = 512 * 2**20
+"""Drawing takes as long as a training step of a small network, so a split that fits in here is drawn only once."""
 
 
 @dataclass
@@ -63,15 +65,23 @@ class ShapesSource:
         self.split, self.image_size, self.shapes = split, image_size, shapes
         self.image_ids: Sequence[str] = [f"{split}_{index:05d}" for index in range(shapes.size(split))]
         self.has_cues = shapes.shortcut_class is not None
+        self._drawn: dict[int, Sample] | None = {} if len(self) * 5 * image_size**2 <= CACHE_BYTES else None
 
     def __len__(self) -> int:
         """Number of scenes."""
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> Sample:
-        """Draw scene `index`."""
+        """Scene `index`, drawn when it is first asked for."""
         if not 0 <= index < len(self):
             raise IndexError(f"Scene {index} of {len(self)} in split '{self.split}'.")
+        if self._drawn is None:
+            return self._draw(index)
+        if index not in self._drawn:
+            self._drawn[index] = self._draw(index)
+        return self._drawn[index]
+
+    def _draw(self, index: int) -> Sample:
         scene = draw_scene(self._generator(index, stream=0), self.image_size)
         labels = tuple(int(value) - 1 for value in np.unique(scene.mask) if value)
         cue = self._add_cue(index, scene, labels) if self.has_cues else None

@@ -1,6 +1,7 @@
 """What happens around the training steps: exports, scalars, pictures, speed."""
 
 import csv
+import io
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from datamodules.batch import Batch
 from explainer.masking import merge_masks
 from explainer.module import ExplainerModule
 from explainer.report.panels import Panel, draw_panel
-from explainer.run_folder import save_explainer
+from explainer.run_folder import save_explainer, write_whole
+
+STEP_METRICS = ("loss", "lr-Adam")
+"""Single steps' values, which say little about an epoch; the rate at its end has a column of its own."""
 
 
 class ExportBest(Callback):
@@ -61,7 +65,7 @@ class ExportBest(Callback):
 
 
 class MetricsFile(Callback):
-    """One row of `metrics.csv` per epoch, appended at once, so that a kill loses none.
+    """One row of `metrics.csv` per epoch, written at once, so that a kill loses none.
 
     Args:
         file: where to.
@@ -73,54 +77,52 @@ class MetricsFile(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """On resuming, drop the rows of epochs that are about to be repeated."""
         if trainer.is_global_zero and self.file.exists():
-            kept = [row for row in self._rows() if int(row["epoch"]) < trainer.current_epoch]
-            self.file.unlink()
-            for row in kept:
-                self._append(row)
+            self._write([row for row in self._rows() if int(row["epoch"]) < trainer.current_epoch])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Append the epoch's metrics."""
-        if trainer.is_global_zero:
-            metrics = {name: f"{value:.6g}" for name, value in sorted(trainer.callback_metrics.items())}
-            self._append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
+        """Add the epoch's metrics."""
+        metrics = dict(trainer.callback_metrics)  # on every rank: reading them may reduce them over ranks
+        if not trainer.is_global_zero:
+            return
+        row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row |= {name: f"{value:.6g}" for name, value in sorted(metrics.items()) if name not in STEP_METRICS}
+        row["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.6g}"
+        self._write([*self._rows(), row])
 
     def _rows(self) -> list[dict[str, Any]]:
+        if not self.file.exists():
+            return []
         with self.file.open(newline="") as opened:
             return list(csv.DictReader(opened))
 
-    def _append(self, row: dict[str, Any]) -> None:
-        fresh = not self.file.exists()
-        columns = list(row) if fresh else self.file.open(newline="").readline().rstrip("\r\n").split(",")
-        with self.file.open("a", newline="") as opened:
-            writer = csv.DictWriter(opened, columns, extrasaction="ignore")
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        text = io.StringIO(newline="")
+        columns = dict.fromkeys(name for row in rows for name in row)
+        writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
+        if rows:
+            writer.writeheader()
+            writer.writerows(rows)
+        write_whole(self.file, text.getvalue())
 
 
 class Throughput(Callback):
-    """Images per second over the last steps, all devices together, in the progress bar and the loggers.
-
-    Args:
-        steps: length of the window.
-    """
-
-    def __init__(self, steps: int = 10) -> None:
-        self.steps = steps
+    """Training images per second, all devices together, since the epoch's start; validation does not count."""
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start a window: validation must not count."""
+        """Start the clock."""
         self._start, self._images = time.perf_counter(), 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log at the end of a window."""
+        """Show the mean so far; the last one of an epoch is the epoch's."""
         self._images += len(batch[0]) * trainer.world_size
-        if (batch_idx + 1) % self.steps == 0:
-            now = time.perf_counter()
-            pl_module.log("images/s", self._images / (now - self._start), prog_bar=True, on_step=True, on_epoch=False)
-            self._start, self._images = now, 0
+        self._speed = self._images / (time.perf_counter() - self._start)
+        pl_module.log("images/s", self._speed, prog_bar=True, on_step=True, on_epoch=False, logger=False)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the epoch's mean."""
+        pl_module.log("images/s", self._speed)
 
 
 class MaskPanels(Callback):
@@ -154,7 +156,9 @@ class MaskPanels(Callback):
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> list[tuple[str, np.ndarray]]:
         """(image id, picture uint8 [h,w,3]) for each chosen validation image."""
         if self._batch is None:
-            self._batch = _spread(trainer.val_dataloaders, self.images)
+            # Without a step, as when a resumed run has nothing left to do, the trainer has made no loader.
+            loader = trainer.val_dataloaders or trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
+            self._batch = _spread(loader, self.images)
         batch = self._batch._replace(
             image=self._batch.image.to(pl_module.device), labels=self._batch.labels.to(pl_module.device)
         )

@@ -5,6 +5,7 @@ B images, K channels, h×w cells of the layer's output.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,35 @@ class CannotExplain(ValueError):
 
 
 class LayerActivation:
-    """What `captured_activation` fills while the model runs: `value` [B,K,h,w], the start of an autograd graph."""
+    """What `captured_activation` fills while the model runs.
 
-    value: Tensor
+    Args:
+        layer: its name, for error messages.
+    """
+
+    def __init__(self, layer: str) -> None:
+        self.layer = layer
+        self._value: Tensor | None = None
+
+    @property
+    def value(self) -> Tensor:
+        """The layer's output, the start of an autograd graph.
+
+        Raises:
+            CannotExplain: if the layer had no part in the forward pass.
+        """
+        if self._value is None:
+            raise CannotExplain(f"Layer '{self.layer}' did not run in the forward pass; name another target layer.")
+        return self._value
+
+    def keep(self, _module: nn.Module, _inputs: object, output: object) -> Tensor:
+        """The forward hook: note the output, and let the model go on with a copy of it."""
+        if not isinstance(output, Tensor):
+            raise CannotExplain(
+                f"Layer '{self.layer}' gives a {type(output).__name__}, not a tensor; name another target layer."
+            )
+        self._value = output.detach().requires_grad_()
+        return self._value.clone()
 
 
 @contextmanager
@@ -26,22 +53,23 @@ def captured_activation(model: nn.Module, layer: str) -> Iterator[LayerActivatio
 
     The captured value is cut from what lies before it and requires a gradient, so that `torch.autograd.grad` with
     respect to it never walks through the layers below, and no parameter's gradient is touched. The model goes on with
-    a copy: later in-place operations leave the captured value alone.
+    a copy: later in-place operations leave the captured value alone. Of a layer that runs several times, the last
+    output is captured.
 
     Raises:
-        CannotExplain: if there is no layer of that name.
+        CannotExplain: if there is no layer of that name, or its output is no tensor.
     """
     layers = dict(model.named_modules())
     if layer not in layers:
-        known = ", ".join(name for name in layers if name)
-        raise CannotExplain(f"Unknown target layer '{layer}'; choose one of: {known}.")
-    captured = LayerActivation()
-
-    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        captured.value = output.detach().requires_grad_()
-        return captured.value.clone()
-
-    handle = layers[layer].register_forward_hook(keep)
+        known = [name for name in layers if name]
+        close = get_close_matches(layer, known, 3)
+        raise CannotExplain(
+            f"Unknown target layer '{layer}'; "
+            + (f"did you mean {' or '.join(close)}? " if close else "")
+            + f"Choose one of: {', '.join(known)}."
+        )
+    captured = LayerActivation(layer)
+    handle = layers[layer].register_forward_hook(captured.keep)
     try:
         yield captured
     finally:
@@ -51,12 +79,14 @@ def captured_activation(model: nn.Module, layer: str) -> Iterator[LayerActivatio
 def last_spatial_layer(model: nn.Module, image_size: int) -> str:
     """Name of the last module whose output is a map [B,K,h,w] with h·w > 1, the pooling before the head left aside.
 
-    For torchvision's VGG-16 that is `features`, whose output is the final max-pooling's; for ResNet-50 `layer4`.
+    For torchvision's VGG-16 that is `features`, whose output is the final max-pooling's; for ResNet-50 `layer4`. The
+    keys and weights of an attention [B,heads,n,n'] are no maps: a map of a square image is square, and no finer than
+    the maps before it.
 
     Raises:
         CannotExplain: if no layer's output is a map.
     """
-    found: list[str] = []
+    found: list[tuple[str, int]] = []
     handles = [
         module.register_forward_hook(_note_if_spatial(name, found))
         for name, module in model.named_modules()
@@ -71,12 +101,15 @@ def last_spatial_layer(model: nn.Module, image_size: int) -> str:
             handle.remove()
     if not found:
         raise CannotExplain("No layer of the classifier gives a spatial map [B,K,h,w]; name a target layer.")
-    return found[-1]
+    return found[-1][0]
 
 
-def _note_if_spatial(name: str, found: list[str]) -> Callable[[nn.Module, object, object], None]:
+def _note_if_spatial(name: str, found: list[tuple[str, int]]) -> Callable[[nn.Module, object, object], None]:
     def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-2] * output.shape[-1] > 1:
-            found.append(name)
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            return
+        images, _, height, width = output.shape
+        if images == 1 and height == width > 1 and (not found or height <= found[-1][1]):
+            found.append((name, height))
 
     return hook

@@ -1,5 +1,6 @@
 """Classifiers by name, with a fresh head for the data set's classes (NN-Explainer, Sec. 4)."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -33,11 +34,12 @@ def build_classifier(
         ValueError: unknown architecture, or a file that doesn't fit it.
         OSError: a download that failed.
     """
+    require_known(architecture)
     pretrained = weights == "imagenet"
     name = architecture.removeprefix("timm:")
     try:
         if name != architecture:
-            model, head = _timm_classifier(name, num_classes, pretrained)
+            model, head = _timm_classifier(name, num_classes, pretrained, image_size)
         else:
             model, head = _torchvision_classifier(name, num_classes, pretrained, hidden, image_size)
     except (OSError, URLError, RuntimeError) as error:
@@ -52,8 +54,38 @@ def build_classifier(
     return model, head
 
 
+def require_known(architecture: str) -> None:
+    """Check a name before anything expensive is done with it.
+
+    Raises:
+        ValueError: if neither torchvision nor timm has such a classifier; lists the valid names or the closest ones.
+    """
+    name = architecture.removeprefix("timm:")
+    if name == architecture:
+        known = torchvision.models.list_models(module=torchvision.models)
+        if name not in known:
+            raise ValueError(
+                f"Unknown explanandum '{name}'; choose 'timm:' and a timm name, or one of: {', '.join(known)}."
+            )
+        return
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        close = get_close_matches(base, timm.list_models(), 10, 0.4)
+        raise ValueError(
+            f"Unknown timm model '{base}'; see timm.list_models()" + (f", e.g. {', '.join(close)}." if close else ".")
+        )
+    tagged = timm.list_models(f"{base}.*", pretrained=True)
+    if tag and name not in tagged:
+        raise ValueError(f"Unknown weights '{name}' of a timm model; choose '{base}' or one of: {', '.join(tagged)}.")
+
+
 def normalisation(architecture: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation that the architecture's published weights were trained with."""
+    """Mean and standard deviation that the architecture's published weights were trained with.
+
+    Raises:
+        ValueError: unknown architecture.
+    """
+    require_known(architecture)
     if architecture.startswith("timm:"):
         config = timm.get_pretrained_cfg(architecture.removeprefix("timm:"))
         if config is not None:
@@ -65,28 +97,30 @@ def normalisation(architecture: str) -> tuple[tuple[float, float, float], tuple[
 def _torchvision_classifier(
     name: str, num_classes: int, pretrained: bool, hidden: int, image_size: int
 ) -> tuple[nn.Module, str]:
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise ValueError(
-            f"Unknown explanandum '{name}'; choose 'timm:' and a timm name, or one of: {', '.join(known)}."
-        )
-    fixed_size = name.startswith("vit_") and not pretrained
-    auxiliary = {"init_weights": True} if name in ("googlenet", "inception_v3") and not pretrained else {}
-    size = {"image_size": image_size} if fixed_size else {}
-    model = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **auxiliary, **size)
-    if name in ("googlenet", "inception_v3"):  # without its auxiliary heads the model returns plain logits
+    inception = name in ("googlenet", "inception_v3")
+    keywords: dict[str, Any] = {}
+    if name.startswith("vit_"):
+        keywords["image_size"] = image_size
+    elif name.startswith("maxvit_"):
+        keywords["input_size"] = (image_size, image_size)
+    elif inception:
+        # Their published weights want values in [-1, 1]. The model converts, also where it starts from random weights
+        # or a file: the same architecture must give the same outputs when it is rebuilt.
+        keywords = {"transform_input": True, "init_weights": not pretrained}
+    model = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **keywords)
+    if inception:  # without its auxiliary heads the model returns plain logits
         model.aux_logits, model.AuxLogits, model.aux1, model.aux2 = False, None, None, None
     return model, _replace_head(model, name, num_classes, hidden)
 
 
-def _timm_classifier(name: str, num_classes: int, pretrained: bool) -> tuple[nn.Module, str]:
-    if not timm.is_model(name):
-        close = timm.list_models(f"*{name.split('_')[0]}*")[:10]
-        raise ValueError(
-            f"Unknown timm model '{name}'; see timm.list_models()" + (f", e.g. {', '.join(close)}." if close else ".")
-        )
-    model: Any = timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
-    return model, next(module_name for module_name, module in model.named_modules() if module is model.get_classifier())
+def _timm_classifier(name: str, num_classes: int, pretrained: bool, image_size: int) -> tuple[nn.Module, str]:
+    config = timm.get_pretrained_cfg(name)
+    size: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+    model: Any = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **size)
+    names = [part for part, module in model.named_modules() if module is model.get_classifier()]
+    if not names or isinstance(model.get_classifier(), nn.Identity):
+        raise ValueError(f"timm model '{name}' has not one classification head but several or none; choose another.")
+    return model, names[0]
 
 
 def _replace_head(model: Any, architecture: str, num_classes: int, hidden: int) -> str:

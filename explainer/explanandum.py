@@ -5,6 +5,7 @@ B images, C classes, H×W pixels.
 
 import hashlib
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -57,6 +58,7 @@ class Explanandum(nn.Module):
         self.card = card
         self._target_layer = target_layer
         self._stored_in: torch.dtype | None = None
+        self._before_storing: dict[str, str] = {}  # hash of the rounded weights -> hash of those they were made from
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
@@ -65,10 +67,13 @@ class Explanandum(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits [B,C] of normalised images [B,3,H,W]."""
-        if self._stored_in is None:
+        if self.model.training:  # someone called `.model.train()`, which this class can't intercept
+            self.eval()
+        with self._precision(image.device.type):
             return self.model(image)
-        with torch.autocast(image.device.type, self._stored_in):
-            return self.model(image)
+
+    def _precision(self, device_type: str) -> AbstractContextManager[Any]:
+        return nullcontext() if self._stored_in is None else torch.autocast(device_type, self._stored_in)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits [B,C] -> probabilities [B,C]: sigmoid for a multi-label classifier, else softmax."""
@@ -84,12 +89,20 @@ class Explanandum(nn.Module):
     def target_layer(self) -> str:
         """Name of the layer that CAM methods read, within `model`."""
         if self._target_layer is None:
-            self._target_layer = last_spatial_layer(self.model, self.card.image_size)
+            with self._precision(next(self.model.parameters()).device.type):
+                self._target_layer = last_spatial_layer(self.model, self.card.image_size)
         return self._target_layer
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the weights and of the card: equal fingerprints mean equal outputs for the same photograph."""
+        """Hash of the weights and of the card: equal fingerprints mean equal outputs for the same photograph.
+
+        Where the weights lie, their memory layout and `store_in` make no difference.
+        """
+        digest = self._digest()
+        return self._before_storing.get(digest, digest)
+
+    def _digest(self) -> str:
         digest = hashlib.sha256(json.dumps(asdict(self.card), sort_keys=True).encode())
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
@@ -102,14 +115,23 @@ class Explanandum(nn.Module):
         The numbers are those of autocast; the cast of every weight in every step, which autocast caches only for
         weights that are trained, is saved. From here on every pass runs under autocast.
         """
+        before = self.fingerprint
         self._stored_in = dtype
         for module in self.model.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            # Exact types: some subclasses first compute with their weight, e.g. standardise it, in float32.
+            if type(module) in (nn.Conv2d, nn.Linear):
                 module.to(dtype)
+        self._before_storing = {self._digest(): before}
         return self
 
     def save(self, file: Path, **notes: str) -> None:
-        """Write weights and card to a safetensors file, whole or not at all; `notes` go into its header."""
+        """Write weights and card to a safetensors file, whole or not at all; `notes` go into its header.
+
+        Raises:
+            RuntimeError: after `store_in`, when the weights are rounded ones.
+        """
+        if self._stored_in is not None:
+            raise RuntimeError(f"The weights are rounded to {self._stored_in}; save the explanandum before store_in.")
         save_weights(self.model, file, {"card": json.dumps(asdict(self.card)), **notes})
 
     @classmethod

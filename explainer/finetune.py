@@ -36,7 +36,7 @@ class FinetuneOptions(OptimizerOptions):
         lr: Learning rate of Adam.
         schedule: Constant as the authors, or a cosine down to zero at the last epoch's end.
         warmup_steps: Steps over which the learning rate rises linearly at first.
-        epochs: At most so many.
+        epochs: At most so many; 0 takes the weights as they are.
         patience: Epochs without a better validation loss before it stops.
         batch_size: Images a step.
         freeze: Train the fresh head only.
@@ -79,6 +79,7 @@ class ExplanandumModule(LightningModule):
         )
         self.val_scores = scores.clone("val/")
         self.test_scores = scores.clone("test/")
+        self.train()  # Lightning takes the modes as it finds them
 
     def train(self, mode: bool = True) -> Self:
         """Switch the trained part only: frozen BatchNorm statistics must not drift."""
@@ -89,6 +90,7 @@ class ExplanandumModule(LightningModule):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits [B,C] of images [B,3,H,W] or of features."""
+        inputs = inputs.float()  # cached features come in half precision, which a float32 head does not take
         return self.model(inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs)
 
     def training_step(self, batch: Any, _batch_index: int) -> Tensor:
@@ -166,7 +168,8 @@ def finetune(job: FinetuneJob, datamodule: Any, make_trainer: TrainerFactory) ->
     """Train the classifier in place, keep the weights of the best validation loss, and score it.
 
     Where everything but the head is frozen, one device is used and nothing is augmented, each image passes the frozen
-    part once and the head is trained on the cached features.
+    part once and the head is trained on the cached features, in a random order of its own. Interrupted at any time, a
+    second call with the same work folder goes on from the last finished epoch.
 
     Args:
         job: what to train and how.
@@ -174,8 +177,8 @@ def finetune(job: FinetuneJob, datamodule: Any, make_trainer: TrainerFactory) ->
         make_trainer: builds a Trainer from the keywords that this function adds.
 
     Returns:
-        `val/…` and `test/…`: F-score, precision and recall at probability .5, and mAP, macro over classes, in [0, 1];
-        and the Trainer.
+        `val/…` and, where the data set has a test split, `test/…`: F-score, precision and recall at probability .5, and
+        mAP, macro over classes, in [0, 1]; and the Trainer.
     """
     head = job.model.get_submodule(job.head)
     if job.options.freeze:
@@ -187,30 +190,26 @@ def finetune(job: FinetuneJob, datamodule: Any, make_trainer: TrainerFactory) ->
     )  # fmt: skip
     stopping = EarlyStopping("val_loss", patience=job.options.patience)
     trainer = make_trainer(max_epochs=job.options.epochs, callbacks=[best, stopping, *job.callbacks])
-    net, loaders = job.model, {"datamodule": datamodule}
     trained = head if job.options.freeze else job.model
+    whole = ExplanandumModule(job.model, trained, job.num_classes, job.options, job.seed)
+    module, loaders = whole, {"datamodule": datamodule}
     if job.options.freeze and trainer.world_size == 1 and not datamodule.options.augment:
         features = FeatureCache(job, trainer).loaders(datamodule)
         if features is not None:
-            net, loaders = head, features
-    module = ExplanandumModule(net, trained, job.num_classes, job.options, job.seed)
-    return _fit(trainer, module, loaders, job.work_folder / "last.ckpt", best), trainer
-
-
-def _fit(
-    trainer: Trainer, module: ExplanandumModule, loaders: dict[str, Any], last: Path, best: ModelCheckpoint
-) -> Metrics:
-    test = {"dataloaders": loaders["test"]} if "test" in loaders else loaders
-    val = {"dataloaders": loaders["val_dataloaders"]} if "val_dataloaders" in loaders else loaders
-    training = {name: loader for name, loader in loaders.items() if name != "test"}
-    trainer.fit(module, **training, ckpt_path=str(last) if last.is_file() else None)
-    module.load_state_dict(torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"])
-    scores = {**trainer.validate(module, **val, verbose=False)[0], **trainer.test(module, **test, verbose=False)[0]}
-    return {name: float(value) for name, value in scores.items() if "/" in name}
+            loaders = features
+            module = ExplanandumModule(head, trained, job.num_classes, job.options, job.seed)
+    last = job.work_folder / "last.ckpt"
+    trainer.fit(module, **loaders, ckpt_path=str(last) if last.is_file() else None)
+    if best.best_model_path:  # empty after 0 epochs
+        module.load_state_dict(torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"])
+    scores = dict(trainer.validate(whole, datamodule=datamodule, verbose=False)[0])
+    if datamodule.is_available("test"):
+        scores |= trainer.test(whole, datamodule=datamodule, verbose=False)[0]
+    return {name: float(value) for name, value in scores.items() if "/" in name}, trainer
 
 
 class FeatureCache:
-    """The head's inputs for every image, computed once by the frozen part of the classifier."""
+    """The head's inputs for every training and validation image, computed once by the frozen part of the classifier."""
 
     def __init__(self, job: FinetuneJob, trainer: Trainer) -> None:
         self.job = job
@@ -218,11 +217,11 @@ class FeatureCache:
         self.autocast = trainer.precision_plugin.forward_context
 
     def loaders(self, datamodule: Any) -> dict[str, Any] | None:
-        """Loaders of (features, labels) for `Trainer.fit` and test; None if the model isn't head(features)."""
+        """Loaders of (features, labels) for `Trainer.fit`; None if the model isn't head(features)."""
         datamodule.prepare_data()
         datamodule.setup("fit")
         splits = {}
-        for split in ("train", "val", "test"):
+        for split in ("train", "val"):
             computed = self._compute(datamodule.dataloader(split))
             if computed is None:
                 return None
@@ -232,9 +231,9 @@ class FeatureCache:
             splits["train"], num_replicas=1, rank=0, seed=self.job.seed
         )
         return {
-            "train_dataloaders": DataLoader(splits["train"], batch_size, sampler=sampler),
+            # A generator of its own: a loader draws a number each epoch, which would shift those of dropout.
+            "train_dataloaders": DataLoader(splits["train"], batch_size, sampler=sampler, generator=torch.Generator()),
             "val_dataloaders": DataLoader(splits["val"], batch_size=256),
-            "test": DataLoader(splits["test"], batch_size=256),
         }
 
     @torch.no_grad()
@@ -247,22 +246,28 @@ class FeatureCache:
             image = batch.image.to(self.device).contiguous(memory_format=torch.channels_last)
             with self.autocast():
                 inputs, outputs = _through(model, head, image)
-                if not features and not _is_last(head, inputs, outputs):
+                if inputs is None or (not features and not _is_last(head, inputs, outputs)):
                     return None
-            # Half the memory of float32, and finer than the bf16 that autocast hands to the head.
-            features.append(inputs.half().cpu())
+            features.append(_compact(inputs).cpu())
             labels.append(batch.labels)
         return torch.cat(features), torch.cat(labels)
 
 
-def _through(model: nn.Module, head: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
-    """The head's input and the model's output."""
+def _compact(features: Tensor) -> Tensor:
+    """As float16, if they fit: half the memory of float32, and finer than the bf16 that autocast hands to the head."""
+    half = features.half()
+    return half if half.isfinite().all() else features.float()
+
+
+def _through(model: nn.Module, head: nn.Module, image: Tensor) -> tuple[Tensor | None, Tensor]:
+    """The head's input (None if the head isn't called as a module) and the model's output."""
     seen: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     try:
-        return (lambda output: (seen[0], output))(model(image))
+        output = model(image)
     finally:
         handle.remove()
+    return (seen[0] if len(seen) == 1 else None), output
 
 
 def _is_last(head: nn.Module, inputs: Tensor, outputs: Tensor) -> bool:

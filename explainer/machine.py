@@ -1,5 +1,7 @@
 """Where and how fast: precision, devices, and the one way a Trainer is made."""
 
+import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,26 @@ from typing import Any
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from explainer.checkpoints import StayStopped, WholeFileCheckpoints
+
+QUIET_MESSAGES = (
+    "GPU available: ",
+    "TPU available: ",
+    "💡 Tip: ",  # advertises a product
+    "Loading `train_dataloader` to estimate",
+)
+"""Beginnings of Lightning's log messages that tell a user of these programs nothing."""
+
+QUIET_WARNINGS = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # the frozen explanandum: intended
+    r"The '\w+' does not have many workers",  # the user's choice, and right for cached features
+    r"Checkpoint directory .* exists and is not empty",  # a run that goes on
+    r"The number of training batches \(\d+\) is smaller than the logging interval",  # epochs are logged in any case
+)
+"""Beginnings (regular expressions) of warnings that are not for users."""
 
 
 @dataclass
@@ -31,18 +53,45 @@ class MachineOptions:
 
 
 def make_trainer(machine: MachineOptions, **keywords: Any) -> Trainer:
-    """A Trainer on the machine; SyncBatchNorm on several GPUs, the data set's own samplers, no default logger."""
-    return Trainer(
-        accelerator=machine.accelerator,
-        # On a CPU "auto" means one process: more would only compete for the same cores.
-        devices=1 if machine.devices == "auto" and not uses_gpu(machine) else machine.devices,
-        num_nodes=machine.num_nodes,
-        strategy=machine.strategy,
-        precision=precision_of(machine),
-        sync_batchnorm=uses_gpu(machine),
-        use_distributed_sampler=False,
-        **{"num_sanity_val_steps": 0, "logger": False, "enable_model_summary": False, **keywords},
-    )
+    """A Trainer on the machine; SyncBatchNorm on several GPUs, the data set's own samplers, no default logger.
+
+    Raises:
+        ValueError: if the machine is not as the options say.
+    """
+    silence()
+    defaults: dict[str, Any] = {"num_sanity_val_steps": 0, "logger": False, "log_every_n_steps": 10}
+    settings = defaults | keywords | {"callbacks": [*keywords.get("callbacks", ()), StayStopped()]}
+    try:
+        return Trainer(
+            accelerator=machine.accelerator,
+            # On a CPU "auto" means one process: more would only compete for the same cores.
+            devices=1 if machine.devices == "auto" and not uses_gpu(machine) else machine.devices,
+            num_nodes=machine.num_nodes,
+            strategy=machine.strategy,
+            precision=precision_of(machine),
+            sync_batchnorm=uses_gpu(machine),
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            plugins=[WholeFileCheckpoints()],
+            **settings,
+        )
+    except (ValueError, MisconfigurationException) as error:
+        raise ValueError(
+            f"--accelerator {machine.accelerator} --devices {machine.devices} --strategy {machine.strategy} "
+            f"--precision {machine.precision} does not work here: {error}"
+        ) from error
+
+
+def silence() -> None:
+    """Keep what is not for users off the console: QUIET_MESSAGES and QUIET_WARNINGS, nothing else."""
+    for pattern in QUIET_WARNINGS:
+        warnings.filterwarnings("ignore", pattern)
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(_is_for_users)  # adding it twice makes no difference
+
+
+def _is_for_users(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(QUIET_MESSAGES)
 
 
 def is_first_process() -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MultilabelF1Score
 
@@ -26,8 +26,42 @@ Stage = Literal["train", "val"]
 MASKED_THRESHOLD = torch.sigmoid(torch.tensor(-1.0)).item()
 
 
+TERMS = ("classification", "entropy", "area_target", "area_nontarget", "bound", "tv")
+LOSS_NAMES = [
+    *("train_loss", "val_loss"),
+    *(f"{stage}/{term}{suffix}" for stage in ("train", "val") for term in TERMS for suffix in ("", "_weighted")),
+]
+
+
 class NonFiniteLossError(ArithmeticError):
     """A loss became infinite or not a number; the message names the terms and the step."""
+
+
+class ImageMean(Metric):
+    """Mean over images of what batches report, over all devices.
+
+    Lightning's own mean is wrong where processes see different numbers of images (it halves their sum to a whole
+    number), and torchmetrics' MeanMetric forgets the weights where its check for NaN, which waits for the device, is
+    switched off.
+    """
+
+    full_state_update = False
+    total: Tensor
+    images: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "images"):
+            self.add_state(name, torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, value: Tensor, images: int) -> None:
+        """Add a batch of so many images and their mean."""
+        self.total += value.double() * images
+        self.images += images
+
+    def compute(self) -> Tensor:
+        """The mean."""
+        return (self.total / self.images).float()
 
 
 class ExplainerModule(LightningModule):
@@ -67,6 +101,7 @@ class ExplainerModule(LightningModule):
         self.train_f_score: Metric = MultilabelF1Score(network.num_classes, threshold=MASKED_THRESHOLD)
         self.val_f_score: Metric = MultilabelF1Score(network.num_classes, threshold=MASKED_THRESHOLD)
         self.unmasked_f_score: Metric = MultilabelF1Score(network.num_classes, threshold=0.5)
+        self.means = nn.ModuleDict({name: ImageMean() for name in LOSS_NAMES})
 
     def forward(self, image: Tensor) -> Tensor:
         """Class masks S [B,C,H,W] in [0, 1] of normalised images [B,3,H,W]."""
@@ -122,12 +157,20 @@ class ExplainerModule(LightningModule):
         )
 
     def _log_losses(self, total: Tensor, terms: dict[str, Tensor], stage: Stage, images: int) -> None:
-        training = stage == "train"
-        options: dict[str, Any] = {"batch_size": images, "on_epoch": True, "on_step": False, "sync_dist": not training}
-        self.log(f"{stage}_loss", total.detach(), **options | {"on_step": training}, prog_bar=True)
-        values = {name: term.detach() for name, term in terms.items()}
-        weighted = {f"{name}_weighted": losses.weight_of(name, self.weights) * value for name, value in values.items()}
-        self.log_dict({f"{stage}/{name}": value for name, value in (values | weighted).items()}, **options)
+        if stage == "train":
+            # A name of its own: of a value logged by step and by epoch, Lightning makes three.
+            self.log("loss", total.detach(), batch_size=images, prog_bar=True)
+        values = {f"{stage}/{name}": term.detach() for name, term in terms.items()}
+        values |= {
+            f"{stage}/{name}_weighted": losses.weight_of(name, self.weights) * term.detach()
+            for name, term in terms.items()
+        }
+        values[f"{stage}_loss"] = total.detach()
+        for name, value in values.items():
+            mean = self.means[name]
+            assert isinstance(mean, ImageMean)
+            mean.update(value, images)
+            self.log(name, mean, on_step=False, on_epoch=True, batch_size=images, prog_bar=name == "val_loss")
 
     def on_train_epoch_start(self) -> None:
         """Make every random number of an epoch a function of (seed, epoch, rank), so that a resumed run repeats it."""

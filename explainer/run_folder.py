@@ -60,6 +60,11 @@ class RunFolder:
         return self.checkpoints / "last.ckpt"
 
     @property
+    def metrics(self) -> Path:
+        """One row an epoch."""
+        return self.path / "metrics.csv"
+
+    @property
     def summary(self) -> Path:
         """Written when the training is over."""
         return self.path / "summary.json"
@@ -75,7 +80,13 @@ class RunFolder:
         return yaml.safe_load(self.config.read_text())
 
     def load_explanandum(self) -> Explanandum:
-        """The run's frozen classifier."""
+        """The run's frozen classifier.
+
+        Raises:
+            FileNotFoundError: if it has not been trained yet.
+        """
+        if not self.explanandum.is_file():
+            raise FileNotFoundError(f"{self.path} has no {self.explanandum.name} yet: its training is not over.")
         return Explanandum.load(self.explanandum)
 
     def load_explainer(self) -> Explainer:
@@ -89,9 +100,16 @@ class RunFolder:
         return load_explainer(self.explainer)
 
 
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file so that a kill leaves the old text or the new one, never half of it."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(file)
+
+
 def save_explainer(network: Explainer, file: Path, **notes: str) -> None:
     """Write the Explainer to a file that alone rebuilds it; whole or not at all."""
-    save_weights(network, file, {**network.recipe, **notes})
+    save_weights(network, file, {name: str(value) for name, value in network.recipe.items()} | notes)
 
 
 def load_explainer(file: Path) -> Explainer:
@@ -104,7 +122,7 @@ def load_explainer(file: Path) -> Explainer:
     notes = read_metadata(file)
     if "encoder" not in notes:
         raise ValueError(f"{file} holds plain weights, not an Explainer that train.py saved.")
-    network = Explainer(int(notes["num_classes"]), notes["encoder"], output_stride=int(notes["output_stride"]))
+    network = Explainer.from_recipe(notes)
     load_matching(network, read_state_dict(file), may_miss=(), source=file)
     return network.eval()
 

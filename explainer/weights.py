@@ -26,12 +26,21 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{file} is not a readable weight file: {error}") from error
+    except UnpicklingError as error:
+        raise ValueError(
+            f"{file} is not a plain state dict; save model.state_dict() in a trusted place and pass that file. "
+            f"({_first_line(error)})"
+        ) from error
+    except (SafetensorError, RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"{file} is not a readable weight file, or cut short: {_first_line(error)}") from error
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{file} holds no state dict (names to tensors); save model.state_dict() and pass that file.")
     return dict(state)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def load_matching(module: nn.Module, state: Mapping[str, Tensor], may_miss: tuple[str, ...], source: object) -> None:
@@ -40,7 +49,8 @@ def load_matching(module: nn.Module, state: Mapping[str, Tensor], may_miss: tupl
     Args:
         module: takes the weights, in its own dtype.
         state: may hold more than the module needs.
-        may_miss: prefixes of names that the state may lack or hold in another shape (a fresh head).
+        may_miss: submodules (a fresh head) that the state may lack or hold in another shape; such a submodule keeps
+            all of its own weights, so that it never becomes a mixture.
         source: where the weights come from, for the error message.
 
     Raises:
@@ -48,15 +58,18 @@ def load_matching(module: nn.Module, state: Mapping[str, Tensor], may_miss: tupl
     """
     own = module.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    missing = [
-        name
-        for name in own
-        if name not in fitting and not name.startswith(may_miss or ("\0",)) and not name.endswith("num_batches_tracked")
-    ]
+    missing = [name for name in own if name not in fitting and not name.endswith("num_batches_tracked")]
+    left_aside = {part for part in may_miss for name in missing if _is_within(name, part)}
+    missing = [name for name in missing if not any(_is_within(name, part) for part in left_aside)]
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise ValueError(f"{source} does not fit: {shown} missing or of another shape. Is it of the same architecture?")
-    module.load_state_dict(fitting, strict=False)
+    kept = {name: value for name, value in fitting.items() if not any(_is_within(name, part) for part in left_aside)}
+    module.load_state_dict(kept, strict=False)
+
+
+def _is_within(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")
 
 
 def save_weights(module: nn.Module, file: Path, metadata: dict[str, str]) -> None:

@@ -1,11 +1,14 @@
 """The user's own images are read as labels.csv says, or the row that is wrong is named."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 from small_data import batches, options, save_image
 
-from datamodules import VOID, build_datamodule
+from datamodules import VOID, DataOptions, build_datamodule
+from datamodules.folder import FolderDataModule
 from datamodules.images import BadImageError
 
 
@@ -129,3 +132,11 @@ def test_a_batch_of_nothing_but_broken_images_is_an_error(tmp_path):
     (tmp_path / "c.png").write_bytes(b"broken")
     with pytest.raises(BadImageError, match=r"All 1 image\(s\) of a batch are unreadable.*c\.png"):
         batches(build_datamodule("folder", options(tmp_path, on_bad_image="skip")).dataloader("val"))
+
+
+def test_a_corrected_label_changes_the_label_version(tmp_path: Path) -> None:
+    def version(label: str) -> str:
+        (tmp_path / "labels.csv").write_text(f"image,split,labels\na.png,train,cat;dog\nb.png,train,{label}\n")
+        return FolderDataModule(DataOptions(data_root=tmp_path)).label_version
+
+    assert version("cat") == version("cat") != version("dog")

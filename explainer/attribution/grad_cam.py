@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explainer.attribution.base import AttributionMethod
-from explainer.capture import captured_activation
+from explainer.capture import CannotExplain, captured_activation
 from explainer.explanandum import Explanandum
 
 
@@ -25,9 +25,18 @@ class GradCAM(AttributionMethod):
         self.target_layer = target_layer or explanandum.target_layer
 
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
-        """Maps [B,H,W] >= 0, resized bilinearly from the layer's h×w cells."""
+        """Maps [B,H,W] >= 0, resized bilinearly from the layer's h×w cells.
+
+        Raises:
+            CannotExplain: if the layer's output is no map.
+        """
         with torch.enable_grad(), captured_activation(self.explanandum.model, self.target_layer) as captured:
             logits = self.explanandum(image)
+            if captured.value.ndim != 4:
+                raise CannotExplain(
+                    f"Grad-CAM needs a layer that gives maps [B,K,h,w]; '{self.target_layer}' gives "
+                    f"{list(captured.value.shape)}. Name another target layer."
+                )
             # Summing over images is safe: no image's logit depends on another image's activation.
             (gradient,) = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), captured.value)
         weight = gradient.float().mean(dim=(2, 3), keepdim=True)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from explainer.attribution.base import AttributionMethod
+from explainer.attribution.base import AttributionMethod, evaluating
 from explainer.explanandum import Explanandum
 from explainer.masking import probability
 from explainer.network import Explainer
@@ -14,7 +14,7 @@ class LearnedExplainer(AttributionMethod):
 
     Args:
         explanandum: the classifier that the network was trained against.
-        network: the trained Explainer, in eval mode.
+        network: the trained Explainer; it runs in eval mode whatever mode it is in.
     """
 
     unit_range = True
@@ -25,7 +25,7 @@ class LearnedExplainer(AttributionMethod):
             raise ValueError(
                 f"The Explainer has {network.num_classes} classes, the explanandum {explanandum.num_classes}."
             )
-        self.network = network.eval()
+        self.network = network
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -34,13 +34,14 @@ class LearnedExplainer(AttributionMethod):
 
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         """Class masks [B,H,W] in [0, 1]."""
-        with torch.no_grad():
-            logits = self.network(image)
+        logits = self._logits(image)
         return probability(logits[torch.arange(len(image), device=image.device), target])
 
     def present_class_maps(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All present classes from the same pass."""
         image_index, target = labels.bool().nonzero(as_tuple=True)
-        with torch.no_grad():
-            logits = self.network(image)
-        return probability(logits[image_index, target]), image_index, target
+        return probability(self._logits(image)[image_index, target]), image_index, target
+
+    def _logits(self, image: Tensor) -> Tensor:
+        with torch.no_grad(), evaluating(self.network):
+            return self.network(image)

@@ -1,0 +1,48 @@
+"""Checkpoints that survive a kill at any moment."""
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+
+class WholeFileCheckpoints(TorchCheckpointIO):
+    """Write a checkpoint beside its place and rename it, so that the old one is there until the new one is whole.
+
+    Lightning's own way goes through the system's temporary folder, often another disk, from where it is copied.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write, whole or not at all.
+
+        Raises:
+            OSError: if the disk is full or the folder not writable.
+        """
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.tmp")  # the same name each time: a kill leaves at most one behind
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(checkpoint, temporary)
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
+            temporary.unlink(missing_ok=True)
+            raise OSError(
+                getattr(error, "errno", None) or errno.EIO,
+                f"Cannot write the checkpoint {path} ({error}); the one before it is kept. Free some space",
+            ) from error
+
+
+class StayStopped(Callback):
+    """A run that was killed after early stopping had decided trains no further epoch when it is resumed."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Repeat the decision from the restored count."""
+        if any(stopping.wait_count >= stopping.patience for stopping in _early_stopping(trainer)):
+            trainer.should_stop = True
+
+
+def _early_stopping(trainer: Trainer) -> list[Any]:
+    return list(trainer.early_stopping_callbacks)

@@ -1,0 +1,102 @@
+"""Telling how far a run is: a moving bar on a terminal, a line now and then in a log file."""
+
+import math
+import sys
+import time
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+
+
+def progress() -> ProgressBar:
+    """What suits standard output."""
+    return MovingBar(leave=True) if sys.stdout.isatty() else ProgressLines()
+
+
+class MovingBar(RichProgressBar):
+    """Steps, time left, loss and images/s."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Without the name of the logger's folder, which Lightning calls a version number."""
+        return {
+            name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"
+        }  # fmt: skip
+
+
+class ProgressLines(ProgressBar):
+    """A line every half minute, and one at the end of an epoch that took a while.
+
+    Args:
+        seconds: between two lines within an epoch.
+        epoch_seconds: since the last line, from which on the end of an epoch gets its own.
+    """
+
+    def __init__(self, seconds: float = 30, epoch_seconds: float = 5) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.epoch_seconds = epoch_seconds
+        self._last_line = time.monotonic()
+        self._epoch_start = self._last_line
+
+    def disable(self) -> None:
+        """Nothing moves here, nothing needs to be switched off."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._last_line = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the epoch's clock."""
+        self._epoch_start = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Print a line if it is time."""
+        if self._is_due(self.seconds):
+            total = self.total_train_batches
+            self._print(trainer, self._epoch(trainer), *self._steps(batch_idx + 1, total, self._epoch_start))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print a line unless epochs are so short that there would be too many."""
+        if self._is_due(self.epoch_seconds):
+            self._print(trainer, self._epoch(trainer), "done")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._last_line = self._epoch_start = time.monotonic()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Print a line if it is time."""
+        if self._is_due(self.seconds):
+            total = sum(trainer.num_test_batches)
+            self._print(trainer, "evaluating", *self._steps(batch_idx + 1, total, self._epoch_start))
+
+    def _is_due(self, seconds: float) -> bool:
+        return time.monotonic() - self._last_line >= seconds
+
+    @staticmethod
+    def _epoch(trainer: Trainer) -> str:
+        return f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+
+    @staticmethod
+    def _steps(done: int, total: int | float, start: float) -> tuple[str, ...]:
+        if not math.isfinite(total):
+            return (f"step {done}",)
+        left = round((time.monotonic() - start) / done * (total - done))
+        return f"step {done} of {total}", f"{left // 60}:{left % 60:02d} left"
+
+    def _print(self, trainer: Trainer, *parts: str) -> None:
+        if trainer.is_global_zero:
+            values = [f"{name} {value:.4g}" for name, value in trainer.progress_bar_metrics.items() if name != "v_num"]
+            print(", ".join([*parts, *values]), flush=True)
+        self._last_line = time.monotonic()

@@ -1,0 +1,59 @@
+"""What the tests of training and evaluation share: the smallest command lines that do everything."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[1]
+EPOCHS, STEPS, VALIDATION_IMAGES, TEST_IMAGES = 3, 4, 11, 7
+"""Of the smallest run; odd numbers of images, so that two processes share them unevenly."""
+
+TINY = (
+    *("--dataset", "shapes", "--explanandum", "timm:test_resnet", "--explanandum_weights", "none"),
+    *("--encoder", "tu-test_resnet", "--image_size", "32", "--batch_size", "8", "--workers", "0"),
+    *("--limit_train", str(8 * STEPS), "--limit_val", str(VALIDATION_IMAGES), "--limit_test", str(TEST_IMAGES)),
+    *("--epochs", str(EPOCHS), "--lr", "1e-3", "--precision", "32", "--accelerator", "cpu"),
+    *("--finetune.epochs", "2", "--finetune.lr", "1e-3", "--finetune.freeze", "true", "--finetune.batch_size", "16"),
+    # A recipe may say otherwise.
+    *("--schedule", "constant", "--warmup_steps", "0", "--patience", "5", "--augment", "false"),
+    *("--finetune.schedule", "constant", "--finetune.warmup_steps", "0", "--finetune.patience", "5"),
+)
+
+
+def arguments(output, *more):
+    """The command line of the smallest run, with a folder of its own for everything."""
+    return [*TINY, "--output", str(output), "--name", "run", *map(str, more)]
+
+
+def command(program, *arguments):
+    """A program of ours as a user starts it."""
+    return [sys.executable, str(ROOT / program), *map(str, arguments)]
+
+
+def start(program, *arguments, **environment):
+    """Run a program to its end in a process of its own."""
+    return subprocess.run(
+        command(program, *arguments),
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def rows(run):
+    """metrics.csv without what depends on the clock."""
+    with (run / "metrics.csv").open(newline="") as opened:
+        return [{name: text for name, text in row.items() if name != "images/s"} for row in csv.DictReader(opened)]
+
+
+def assert_same_weights(file, other):
+    """Both files hold the same tensors, bit for bit."""
+    weights, others = load_file(file), load_file(other)
+    assert weights.keys() == others.keys()
+    different = [name for name, value in weights.items() if not value.equal(others[name])]
+    assert not different

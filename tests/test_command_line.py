@@ -1,0 +1,322 @@
+"""The command line: which value wins, and what a mistake is answered with."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from command_line import HelpFormatter, make_parser, parse
+from evaluate import parse_evaluation
+
+ROOT = Path(__file__).parents[1]
+RECIPE = ("--dataset", "voc", "--explanandum", "resnet50")
+
+
+def options(*arguments):
+    """Options of train.py."""
+    return parse([str(argument) for argument in arguments])[0]
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Writes a YAML file of options."""
+
+    def write(**content):
+        file = tmp_path / f"config{len(list(tmp_path.iterdir()))}.yaml"
+        file.write_text(yaml.safe_dump(content))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def refusal(capsys):
+    """What train.py says to a wrong command line, on stderr, with exit status 2."""
+
+    def ask(*arguments, program=parse):
+        with pytest.raises(SystemExit) as stop:
+            program([str(argument) for argument in arguments])
+        assert stop.value.code == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        return captured.err
+
+    return ask
+
+
+def test_code_default_without_anything_else():
+    chosen = options("--dataset", "folder", "--explanandum", "resnet34")  # no recipe of that name
+    assert (chosen.optimizer.lr, chosen.loss.entropy, chosen.finetune.lr) == (1e-5, 1.0, 1e-5)
+
+
+def test_recipe_beats_code_default():
+    chosen = options(*RECIPE)
+    assert (chosen.optimizer.lr, chosen.loss.entropy, chosen.finetune.lr) == (1e-4, 3.0, 1e-4)
+
+
+def test_config_file_beats_recipe_only_where_it_says_something(config):
+    chosen = options(*RECIPE, "--config", config(lr=0.5, loss={"entropy": 7.0}))
+    assert (chosen.optimizer.lr, chosen.loss.entropy) == (0.5, 7.0)
+    assert (chosen.loss.bound, chosen.finetune.lr) == (0.8, 1e-4)
+
+
+def test_flag_beats_config_file_wherever_it_stands(config):
+    file = config(lr=0.5, loss={"entropy": 7.0})
+    for arguments in (
+        (*RECIPE, "--config", file, "--lr", 0.25, "--loss.entropy", 9),
+        ("--lr", 0.25, "--loss.entropy", 9, *RECIPE, "--config", file),
+        ("--lr=0.25", f"--config={file}", "--loss.entropy=9", *RECIPE),
+    ):
+        chosen = options(*arguments)
+        assert (chosen.optimizer.lr, chosen.loss.entropy, chosen.loss.bound) == (0.25, 9.0, 0.8)
+
+
+def test_the_later_of_two_config_files_wins(config):
+    assert options("--config", config(lr=0.5, epochs=3), "--config", config(lr=0.25)).optimizer.lr == 0.25
+    assert options("--config", config(lr=0.5, epochs=3), "--config", config(lr=0.25)).run.epochs == 3
+
+
+def test_the_recipe_follows_what_a_config_file_names(config):
+    file = config(dataset="voc", explanandum="resnet50")
+    assert options("--config", file).loss.bound == 0.8
+    assert options("--config", file, "--explanandum", "vgg16").loss.bound == 1.0
+
+
+def test_law():
+    chosen = options("--dataset", "voc", "--explanandum", "vgg16")
+    assert (chosen.run.dataset, chosen.run.explanandum) == ("voc", "vgg16")
+    assert yaml.safe_load((ROOT / "configs" / "voc_vgg16.yaml").read_text())["loss"]["area_target"] == 0.1
+    assert chosen.loss.area_target == 0.1
+
+
+def test_a_timm_explanandum_has_a_recipe_without_a_colon_in_its_name():
+    recipe = yaml.safe_load((ROOT / "configs" / "shapes_timm-test_resnet.yaml").read_text())
+    assert options("--dataset", "shapes", "--explanandum", "timm:test_resnet").data.image_size == recipe["image_size"]
+
+
+def test_no_arguments_choose_the_embedded_data_set():
+    assert options().run.dataset == "shapes"
+
+
+@pytest.mark.parametrize("name", ["refit", "augment", "compile", "finetune.freeze"])
+def test_switches_need_no_value(name):
+    def value(*arguments):
+        chosen = options("--dataset", "voc", *arguments)
+        places = {"refit": chosen.run, "augment": chosen.data, "compile": chosen.machine}
+        return getattr(places.get(name, chosen.finetune), name.split(".")[-1])
+
+    assert value(f"--{name}", "--lr", "1") is True
+    assert value(f"--{name}", "true") is True
+    assert value(f"--{name}", "false") is False
+
+
+def test_the_written_config_alone_gives_the_same_options(tmp_path):
+    chosen, text = parse([*RECIPE, "--lr", "0.5", "--shapes.shortcut_class", "star", "--devices", "2", "--name", "x"])
+    (tmp_path / "config.yaml").write_text(text)
+    again, same = parse(["--config", str(tmp_path / "config.yaml")])
+    assert again == chosen
+    assert same == text
+
+
+def test_one_time_wishes_are_not_written_down(tmp_path):
+    _, text = parse([])
+    (tmp_path / "config.yaml").write_text(text)
+    chosen, again = parse(["--resume", str(tmp_path), "--refit"])
+    assert (chosen.run.resume, chosen.run.refit) == (tmp_path, True)
+    assert again == text
+
+
+def test_resuming_takes_the_runs_options_and_flags_change_them(tmp_path, config):
+    _, text = parse([*RECIPE, "--lr", "0.5", "--epochs", "3"])
+    (tmp_path / "config.yaml").write_text(text)
+    chosen = options("--resume", tmp_path, "--epochs", 9)
+    assert (chosen.run.explanandum, chosen.optimizer.lr, chosen.run.epochs) == ("resnet50", 0.5, 9)
+    assert options("--resume", tmp_path, "--config", config(epochs=8)).run.epochs == 8
+
+
+@pytest.mark.parametrize(
+    ("flag", "closest"),
+    [
+        ("--datset", "--dataset"),
+        ("--loss.entropi", "--loss.entropy"),
+        ("--learning_rate", None),
+        ("--epoch", "--epochs"),  # no abbreviations: they would escape the search for the recipe
+    ],
+)
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_misspelt_flag_names_the_closest_and_lists_the_valid(refusal, flag, closest, joined):
+    answer = refusal(f"{flag}=3") if joined else refusal(flag, "3")
+    assert f"{flag} is no option" in answer
+    if closest:
+        assert re.search(rf"did you mean .*{closest}\b", answer)
+    assert re.search(r"Valid: .*--dataset, .*--finetune.lr, .*--loss.entropy, .*--lr, ", answer)
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong", "closest"),
+    [
+        ({"epochz": 3}, "--epochz", "--epochs"),
+        ({"lr": 0.1, "loss": {"entropi": 3}}, "--loss.entropi", "--loss.entropy"),
+        ({"finetune": {"epoch": 3}}, "--finetune.epoch", "--finetune.epochs"),
+        ({"entropy": 3}, "--entropy", "--loss.entropy"),
+    ],
+)
+def test_a_misspelt_key_of_a_file_names_the_closest_and_lists_the_valid(refusal, config, content, wrong, closest):
+    answer = refusal("--config", config(**content))
+    assert f"{wrong} is no option" in answer
+    assert re.search(rf"did you mean .*{closest}\b", answer)
+    assert re.search(r"Valid: .*--dataset, .*--loss.entropy", answer)
+
+
+def test_a_misspelt_key_of_a_recipe_is_an_error_too(refusal, tmp_path, monkeypatch):
+    (tmp_path / "voc_vgg16.yaml").write_text("loss:\n  entropi: 1\n")
+    monkeypatch.setattr("command_line.CONFIGS", tmp_path)
+    assert "--loss.entropi is no option; did you mean --loss.entropy" in refusal(
+        "--dataset", "voc", "--explanandum", "vgg16"
+    )
+
+
+def test_a_missing_config_file_is_named(refusal):
+    assert "/nowhere/my.yaml" in refusal("--config", "/nowhere/my.yaml")
+    assert "/nowhere/run/config.yaml" in refusal("--resume", "/nowhere/run")
+    assert "--config" in refusal("--config")
+
+
+def test_a_config_file_that_is_no_yaml_is_named(tmp_path):
+    (tmp_path / "broken.yaml").write_text("lr: [1\n")
+    with pytest.raises(ValueError, match=r"broken.yaml is no valid YAML"):
+        parse(["--config", str(tmp_path / "broken.yaml")])
+
+
+def test_an_unknown_dataset_lists_the_valid_ones(refusal):
+    answer = refusal("--dataset", "vok")
+    for name in ("vok", "shapes", "voc", "coco", "folder"):
+        assert name in answer
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--lr", "fast"), ("lr", "float", "fast")),
+        (("--epochs", "1.5"), ("epochs", "int", "1.5")),
+        (("--output_stride", "4"), ("output_stride", "8", "16")),
+        (("--on_bad_image", "ignore"), ("on_bad_image", "error", "skip")),
+        (("--schedule", "step"), ("schedule", "constant", "cosine")),
+        (("--stage", "explainer"), ("stage", "all", "explanandum")),
+        (("--refit", "perhaps"), ("refit", "perhaps")),
+        (("--data_root",), ("--data_root",)),
+        (("stray",), ("stray",)),
+    ],
+)
+def test_a_wrong_value_is_an_error_that_names_option_type_and_value(refusal, arguments, named):
+    answer = refusal(*arguments)
+    for part in named:
+        assert part in answer
+
+
+def test_a_wrong_value_in_a_file_is_an_error_that_names_it(refusal, config):
+    answer = refusal("--config", config(loss={"entropy": "high"}))
+    assert "loss.entropy" in answer
+    assert "high" in answer
+
+
+@pytest.mark.parametrize("arguments", [("--loss.min_area", "0.9"), ("--batch_size", "0"), ("--limit_train", "0")])
+def test_a_value_out_of_range_is_an_error_that_names_it(arguments):
+    with pytest.raises(ValueError, match=arguments[0].split(".")[-1].lstrip("-")):
+        parse(arguments)
+
+
+def test_print_config_prints_what_would_be_used(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse([*RECIPE, "--lr", "0.5", "--print_config"])
+    assert stop.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["lr"], printed["loss"]["bound"], printed["explanandum"]) == (0.5, 0.8, "resnet50")
+
+
+def printed_help(program, capsys):
+    with pytest.raises(SystemExit) as stop:
+        program(["--help"])
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", [parse, parse_evaluation])
+def test_help_fits_two_screens(program, capsys):
+    lines = printed_help(program, capsys).splitlines()
+    assert len(lines) <= 110
+    assert max(len(line) for line in lines) <= 170
+
+
+def test_help_explains_every_option():
+    parser = make_parser()
+    unexplained = [action.dest for action in parser._actions if not re.search("[a-z]{2}", str(action.help or ""))]
+    assert not unexplained
+    text = parser.format_help()
+    assert all(option in text for action in parser._actions for option in action.option_strings)
+
+
+def test_evaluate_names_the_closest_option_too(refusal):
+    answer = refusal("--run", "RUN", "--method", "grad_cam", program=parse_evaluation)
+    assert "--method is no option; did you mean --methods" in answer
+    assert "--run" in refusal("--methods", "grad_cam", program=parse_evaluation)
+    assert "segmentation" in refusal("--run", "RUN", "--tables", "insertion", program=parse_evaluation)
+    assert HelpFormatter("x")._width == 170
+
+
+def written_commands(text):
+    """Command lines of train.py and evaluate.py in fenced blocks or between backticks, continued lines joined."""
+    fenced = "\n".join(re.findall(r"^ *```[^\n]*\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL))
+    lines = fenced.replace("\\\n", " ").splitlines() + re.findall(r"`([^`\n]+)`", text)
+    pattern = re.compile(r"^\s*(?:\$ )?(?:[\w./$()-]*/)?python3? ((?:train|evaluate)\.py\s.*)$")
+    return [match[1] for match in map(pattern.match, lines) if match]
+
+
+def check_command(command, tmp_path):
+    """Parse a documented command; folders and files that only its reader has are not looked for."""
+    program, *arguments = shlex.split(command, comments=True)
+    (tmp_path / "config.yaml").write_text(parse([])[1])
+    for index, argument in enumerate(arguments[:-1]):
+        if argument == "--resume":
+            arguments[index + 1] = str(tmp_path)
+        if argument == "--config" and not arguments[index + 1].startswith("configs/"):
+            arguments[index + 1] = str(tmp_path / "config.yaml")
+    try:
+        (parse if program == "train.py" else parse_evaluation)(arguments)
+    except SystemExit as stop:
+        assert stop.code == 0, command  # --help and --print_config end with 0
+
+
+def test_every_command_in_the_readme_parses(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    commands = written_commands((ROOT / "README.md").read_text())
+    assert len(commands) >= 3
+    assert any(command.startswith("train.py") for command in commands)
+    assert any(command.startswith("evaluate.py") for command in commands)
+    for command in commands:
+        check_command(command, tmp_path)
+
+
+def test_every_command_elsewhere_parses(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    files = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/**/*.md")]
+    makefile = "```\n" + (ROOT / "Makefile").read_text().replace("\t", "") + "\n```"
+    commands = [command for file in files for command in written_commands(file.read_text())]
+    made = written_commands(makefile)
+    assert len(made) >= 2
+    for command in (*commands, *made):
+        check_command(command, tmp_path)
+
+
+def test_documented_commands_are_found():
+    fence = (
+        "```bash\n$ python train.py --lr 1 \\\n    --epochs 2  # quick\nls\n.venv/bin/python evaluate.py --run R\n```"
+    )
+    commands = written_commands(f"{fence}\nor `python train.py --refit` .")
+    assert [shlex.split(command, comments=True) for command in commands] == [
+        ["train.py", "--lr", "1", "--epochs", "2"],
+        ["evaluate.py", "--run", "R"],
+        ["train.py", "--refit"],
+    ]
