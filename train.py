@@ -93,11 +93,11 @@ def open_folder(options: TrainOptions) -> RunFolder:
         require_writable(folder.path)
         return folder
     name = options.run.name or f"{options.run.dataset}_{options.run.explanandum}".replace(":", "-").replace("/", "-")
-    if FOLDER_VARIABLE in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
-        return RunFolder(Path(os.environ[FOLDER_VARIABLE]))
     if any(variable in os.environ for variable in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS")):
         # All ranks start at once: none can tell the others of a numbered name, so the plain one must be free.
         return shared_folder(options.run.output / name)
+    if FOLDER_VARIABLE in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
+        return RunFolder(Path(os.environ[FOLDER_VARIABLE]))
     folder = choose_folder(options.run.output, name)
     os.environ[FOLDER_VARIABLE] = str(folder.path)
     return folder
