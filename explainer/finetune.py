@@ -23,6 +23,7 @@ from torchmetrics.classification import (
     MultilabelRecall,
 )
 
+from explainer.metrics import ImageMean
 from explainer.optimizer import OptimizerOptions, adam
 
 Metrics = dict[str, float]
@@ -79,6 +80,7 @@ class ExplanandumModule(LightningModule):
         )
         self.val_scores = scores.clone("val/")
         self.test_scores = scores.clone("test/")
+        self.val_mean, self.test_mean = ImageMean(), ImageMean()
         self.train()  # Lightning takes the modes as it finds them
 
     def train(self, mode: bool = True) -> Self:
@@ -110,7 +112,9 @@ class ExplanandumModule(LightningModule):
     def _score(self, batch: Any, stage: str, scores: MetricCollection) -> None:
         logits = self(batch[0]).float()
         loss = self._loss(logits, batch[1])
-        self.log(f"{stage}_loss", loss, prog_bar=True, sync_dist=True, on_epoch=True, batch_size=len(batch[1]))
+        mean = self.val_mean if stage == "val" else self.test_mean
+        mean.update(loss, len(batch[1]))
+        self.log(f"{stage}_loss", mean, prog_bar=True, on_epoch=True)
         scores.update(logits, batch[1].int())
         self.log_dict(scores, on_epoch=True, batch_size=len(batch[1]))
 

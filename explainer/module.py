@@ -17,6 +17,7 @@ from explainer import losses
 from explainer.explanandum import Explanandum
 from explainer.losses import LossWeights
 from explainer.masking import apply_mask, merge_masks
+from explainer.metrics import ImageMean
 from explainer.network import Explainer
 from explainer.optimizer import OptimizerOptions, adam
 
@@ -24,7 +25,6 @@ Stage = Literal["train", "val"]
 
 # Masked images give lower logits overall, so the authors' code counts a class as recognised from -1 up, not from 0.
 MASKED_THRESHOLD = torch.sigmoid(torch.tensor(-1.0)).item()
-
 
 TERMS = ("classification", "entropy", "area_target", "area_nontarget", "bound", "tv")
 LOSS_NAMES = [
@@ -35,33 +35,6 @@ LOSS_NAMES = [
 
 class NonFiniteLossError(ArithmeticError):
     """A loss became infinite or not a number; the message names the terms and the step."""
-
-
-class ImageMean(Metric):
-    """Mean over images of what batches report, over all devices.
-
-    Lightning's own mean is wrong where processes see different numbers of images (it halves their sum to a whole
-    number), and torchmetrics' MeanMetric forgets the weights where its check for NaN, which waits for the device, is
-    switched off.
-    """
-
-    full_state_update = False
-    total: Tensor
-    images: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("total", "images"):
-            self.add_state(name, torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, value: Tensor, images: int) -> None:
-        """Add a batch of so many images and their mean."""
-        self.total += value.double() * images
-        self.images += images
-
-    def compute(self) -> Tensor:
-        """The mean."""
-        return (self.total / self.images).float()
 
 
 class ExplainerModule(LightningModule):
