@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test test-lowest lint clean
 
 # The stamp is newer than what it was made from, so a second call installs nothing.
 install: $(VENV)/.installed
@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	rm -rf runs/demo
+	rm -rf runs/demo runs/explananda
 	$(BIN)/python train.py --dataset shapes --name demo
 	$(BIN)/python evaluate.py --run runs/demo --methods explainer grad_cam --tables segmentation --split test
 	@echo "TensorBoard:  $(BIN)/tensorboard --logdir runs/demo"
@@ -24,10 +24,16 @@ demo: install
 test: install lint
 	$(BIN)/python -m pytest -q
 
+# The oldest versions that pyproject.toml admits, e.g. `make test-lowest PYTHON=python3.12`.
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable ".[test]"
+	.venv-lowest/bin/python -m pytest -q
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) .venv-lowest

@@ -6,6 +6,7 @@ Precedence: code default < recipe `configs/<dataset>_<explanandum>.yaml` < `--co
 import argparse
 import difflib
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from explainer.machine import MachineOptions
 from explainer.optimizer import OptimizerOptions
 
 CONFIGS = Path(__file__).parent / "configs"
+AUTO = "auto"
 OptionsT = TypeVar("OptionsT")
 
 
@@ -30,7 +32,7 @@ class RunOptions:
 
     Args:
         dataset: Data set.
-        explanandum: Classifier to explain: a torchvision name, or timm:NAME.
+        explanandum: Classifier to explain: a torchvision name, timm:NAME, or auto: a tiny one for shapes, else vgg16.
         explanandum_weights: What its training starts from: imagenet (downloaded), none, or a file.
         encoder: Encoder of the Explainer, as segmentation-models-pytorch names it.
         encoder_weights: What the encoder starts from: none (as the paper says), imagenet (downloaded), or a file.
@@ -47,7 +49,7 @@ class RunOptions:
     """
 
     dataset: Literal["shapes", "voc", "coco", "folder"] = "shapes"
-    explanandum: str = "timm:test_resnet"
+    explanandum: str = AUTO
     explanandum_weights: str = "imagenet"
     encoder: str = "resnet50"
     encoder_weights: str = "none"
@@ -61,6 +63,20 @@ class RunOptions:
     stage: Literal["all", "explanandum"] = "all"
     refit: bool = False
     resume: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Settle the classifier; refuse numbers that would fail only after the classifier's training."""
+        self.explanandum = settled(self.explanandum, self.dataset)
+        for name, smallest in (("epochs", 1), ("patience", 0), ("decoder_channels", 1)):
+            if getattr(self, name) < smallest:
+                raise ValueError(f"--{name} must be at least {smallest}, got {getattr(self, name)}.")
+
+
+def settled(explanandum: str, dataset: str) -> str:
+    """The classifier that `auto` stands for: one that trains in a minute on `shapes`, else the paper's first."""
+    if explanandum != AUTO:
+        return explanandum
+    return "timm:test_resnet" if dataset == "shapes" else "vgg16"
 
 
 @dataclass
@@ -93,10 +109,18 @@ UNKNOWN_KEY = (
 
 
 class HelpFormatter(DefaultHelpFormatter):
-    """One line per option where it fits."""
+    """One line per option where the terminal is wide enough; defaults, but no Python types."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=34, width=170)
+        super().__init__(prog, max_help_position=34, width=max(100, shutil.get_terminal_size((160, 50)).columns) - 2)
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        return re.sub(r"\((required, )?type: .*?(?:, (default: .*))?\)$", _without_type, super()._expand_help(action))
+
+
+def _without_type(found: re.Match[str]) -> str:
+    parts = [part.rstrip(", ") for part in found.groups() if part]
+    return f"({', '.join(parts)})" if parts else ""
 
 
 class Parser(ArgumentParser):
@@ -125,7 +149,11 @@ def make_parser(default_config: Path | None = None) -> Parser:
     parser = Parser(
         prog="train.py",
         usage="python train.py [--dataset NAME] [--explanandum NAME] [--data_root DIR] [options]",
-        description="Train an Explainer against a frozen classifier.",
+        description=(
+            "Train an Explainer against a frozen classifier. A value comes from the default shown here, then the "
+            "recipe configs/<dataset>_<explanandum>.yaml, then --config, then the flag; --print_config shows the "
+            "outcome."
+        ),
         default_config_files=[str(default_config)] if default_config else [],
         formatter_class=HelpFormatter,
     )
@@ -154,23 +182,56 @@ def parse(arguments: Sequence[str]) -> tuple[TrainOptions, str]:
     arguments = _config_files_first(arguments)
     resumed = _peek(arguments).resume
     if resumed:
-        arguments = ["--config", str(Path(resumed) / "config.yaml"), *arguments]
-    parser = make_parser(find_recipe(arguments))
+        saved = Path(resumed) / "config.yaml"
+        if not saved.is_file():
+            raise FileNotFoundError(f"--resume {resumed} is not the folder of a run: it has no config.yaml.")
+        arguments = ["--config", str(saved), *arguments]
+    asks_for_help = not {"-h", "--help"}.isdisjoint(arguments)  # which shows the code's defaults
+    parser = make_parser(None if asks_for_help else find_recipe(arguments))
     namespace = parser.parse_args(arguments)
     options = to_options(namespace)
     namespace.resume, namespace.refit = None, False  # one-time wishes; whoever repeats the run has them no more
-    return options, parser.dump(namespace, skip_unset=False)
+    config = parser.dump(namespace, skip_unset=False)
+    if resumed:
+        refuse_changes(_yaml(saved), yaml.safe_load(config))
+    return options, config
+
+
+MAY_CHANGE = {"epochs", "patience", "stage", "data_root", "workers", "output", "name", "limit_test"}
+MAY_CHANGE |= {item.name for item in fields(MachineOptions)}
+"""What a resumed run may be told anew; with anything else changed its saved config would no longer repeat it."""
+
+
+def refuse_changes(saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Compare a run's saved options with those it is to go on with.
+
+    Raises:
+        ValueError: naming the options that can't change.
+    """
+    changed = sorted(name for name, value in wanted.items() if name not in MAY_CHANGE and saved.get(name) != value)
+    if changed:
+        raise ValueError(
+            f"A resumed run keeps its {', '.join(changed)}; start a new run, or change only: "
+            f"{', '.join(sorted(MAY_CHANGE))}."
+        )
 
 
 def find_recipe(arguments: Sequence[str]) -> Path | None:
-    """The recipe for the data set and classifier that the arguments (or files they name) choose, if there is one."""
+    """The recipe for the data set and classifier that the arguments (or files they name) choose; None if there is none.
+
+    Raises:
+        FileNotFoundError: if the recipes were not installed.
+    """
+    if not CONFIGS.is_dir():
+        raise FileNotFoundError(f"No recipes at {CONFIGS}; install with `pip install --editable .` from a clone.")
     peeked = _peek(arguments)
     chosen = {"dataset": RunOptions.dataset, "explanandum": RunOptions.explanandum}
     for file in peeked.config:
         content = _yaml(Path(file)) if Path(file).is_file() else {}
         chosen |= {key: content[key] for key in chosen if isinstance(content, dict) and key in content}
     chosen |= {key: getattr(peeked, key) for key in chosen if getattr(peeked, key)}
-    recipe = CONFIGS / f"{chosen['dataset']}_{chosen['explanandum']}.yaml".replace(":", "-")
+    classifier = settled(chosen["explanandum"], chosen["dataset"]).replace(":", "-")
+    recipe = CONFIGS / f"{chosen['dataset']}_{classifier}.yaml"
     return recipe if recipe.is_file() else None
 
 

@@ -61,12 +61,15 @@ def main(arguments: list[str] | None = None) -> Path:
     """Make the tables; returns their folder."""
     options, machine = parse_evaluation(sys.argv[1:] if arguments is None else arguments)
     folder = RunFolder(options.run)
+    folder.read_config()  # its error says what a run folder is
+    specs = {text: parse_method(text) for text in options.methods}
     output = options.output or folder.path / "evaluation"
-    require_writable(output)
     explanandum = folder.load_explanandum()
     datamodule = run_datamodule(options, folder, explanandum)
-    network = folder.load_explainer()
-    methods = {text: parse_method(text).build(explanandum, network=network) for text in options.methods}
+    needs_network = any(spec.takes("network") for spec in specs.values())
+    resources = {"network": folder.load_explainer()} if needs_network else {}
+    methods = {text: spec.build(explanandum, **resources) for text, spec in specs.items()}
+    require_writable(output)
     table = SegmentationTable(explanandum, methods, options.void)
     trainer = make_trainer(machine, inference_mode=False, callbacks=[progress()])
     trainer.test(table, datamodule=OneSplit(datamodule, options.split), verbose=False)
@@ -112,14 +115,13 @@ def parse_evaluation(arguments: list[str]) -> tuple[EvaluateOptions, MachineOpti
         help="Attribution methods, each as NAME or NAME:option=value,option=value.",
     )
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="Tables to make.")
-    parser.add_class_arguments(MachineOptions, None, default={"precision": "32-true"})
+    parser.add_class_arguments(MachineOptions, None, default={"precision": "32-true"}, skip={"compile"})
     namespace = parser.parse_args(arguments)
     return to_dataclass(EvaluateOptions, namespace), to_dataclass(MachineOptions, namespace)
 
 
 def run_datamodule(options: EvaluateOptions, folder: RunFolder, explanandum: Explanandum) -> ImageDataModule:
     """The run's data set, its images prepared as the explanandum wants them."""
-    folder.read_config()  # its error says what a run folder is
     trained, _ = parse(["--config", str(folder.config)])
     card = explanandum.card
     changes = {"batch_size": options.batch_size, "data_root": options.data_root, "workers": options.workers}

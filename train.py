@@ -6,7 +6,6 @@
 import json
 import os
 import sys
-import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,6 @@ from PIL import Image
 from pytorch_lightning import seed_everything
 from pytorch_lightning.callbacks import (
     Callback,
-    EarlyStopping,
     LearningRateMonitor,
     ModelCheckpoint,
 )
@@ -29,14 +27,15 @@ from torch import nn
 from command_line import TrainOptions, make_datamodule, parse
 from datamodules import ImageDataModule
 from explainer.callbacks import ExportBest, MaskPanels, MetricsFile, Throughput
+from explainer.checkpoints import PatientStopping
 from explainer.classifiers import build_classifier, normalisation
 from explainer.entry import resume_hint, run_command
 from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.explanandum_cache import ClassifierRequest, ExplanandumCache
-from explainer.machine import is_first_process, make_trainer, precision_of
+from explainer.machine import MachineOptions, is_first_process, make_trainer, precision_of
 from explainer.module import ExplainerModule
 from explainer.network import Explainer
-from explainer.progress import progress
+from explainer.progress import Stopwatch, progress
 from explainer.report.panels import stack_panels
 from explainer.run_folder import (
     RunFolder,
@@ -57,14 +56,16 @@ FOLDER_VARIABLE = "EXPLAINER_RUN_FOLDER"
 def main(arguments: list[str] | None = None) -> RunFolder:
     """Run everything; returns the run folder."""
     options, config = parse(sys.argv[1:] if arguments is None else arguments)
+    place = options.run.resume or options.run.output
+    require_writable(place)
+    # All that can be wrong with names, files and space is found before there is a folder to clean up.
+    datamodule = prepared_datamodule(options)
+    if not options.run.resume:  # a run that goes on has its files already
+        require_space(place, needed_space(options, datamodule.num_classes))
     folder = open_folder(options)
     if is_finished(options, folder):
         return folder
     with resume_hint(folder.path):
-        datamodule = prepared_datamodule(options)
-        needed = needed_space(options, datamodule.num_classes)
-        if is_first_process():  # the others may be here before the folder is
-            require_space(folder.path, needed)
         write_down(folder, config, datamodule)
         explanandum = obtain_explanandum(options, datamodule, folder)
         if options.run.stage == "all":
@@ -78,22 +79,23 @@ def is_finished(options: TrainOptions, folder: RunFolder) -> bool:
         return False
     summary = json.loads(folder.summary.read_text())
     if summary["stopped_early"] and options.run.patience <= summary["patience"]:
-        print(f"{folder.path} is finished: it stopped early; choose more --patience to go on.")
+        rank_zero_print(f"{folder.path} is finished: it stopped early; choose more --patience to go on.")
     elif not summary["stopped_early"] and options.run.epochs <= summary["epochs"]:
-        print(f"{folder.path} is finished; choose more --epochs to go on.")
+        rank_zero_print(f"{folder.path} is finished; choose more --epochs to go on.")
     else:
         return False
     return True
 
 
+rank_zero_print = rank_zero_only(print)
+
+
 def open_folder(options: TrainOptions) -> RunFolder:
     """The folder of a resumed run, or a new one, the same on all processes of the run."""
     if options.run.resume:
-        folder = RunFolder(options.run.resume)
-        require_writable(folder.path)
-        return folder
+        return RunFolder(options.run.resume)
     name = options.run.name or f"{options.run.dataset}_{options.run.explanandum}".replace(":", "-").replace("/", "-")
-    if any(variable in os.environ for variable in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS")):
+    if starts_by_itself(options.machine):
         # All ranks start at once: none can tell the others of a numbered name, so the plain one must be free.
         return shared_folder(options.run.output / name)
     if FOLDER_VARIABLE in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
@@ -103,10 +105,15 @@ def open_folder(options: TrainOptions) -> RunFolder:
     return folder
 
 
+def starts_by_itself(machine: MachineOptions) -> bool:
+    """Whether another program, such as torchrun, SLURM or a person at each of several nodes, starts this rank."""
+    slurm = int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    return "TORCHELASTIC_RUN_ID" in os.environ or slurm or machine.num_nodes > 1
+
+
 def shared_folder(path: Path) -> RunFolder:
     """A new folder under torchrun or SLURM, where every rank comes here by itself."""
-    if is_first_process():
-        require_writable(path.parent)
+    if is_first_process() and os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0")) == "0":
         if path.exists():
             raise FileExistsError(f"{path} is taken; choose another --name, or go on with --resume {path}.")
         path.mkdir()
@@ -163,7 +170,8 @@ def obtain_explanandum(options: TrainOptions, datamodule: ImageDataModule, folde
         data=[
             run.dataset,
             asdict(options.shapes) if run.dataset == "shapes" else None,
-            datamodule.split_ids(),
+            # Not the test images: they may be there or not, and nothing is learned from them.
+            {split: ids for split, ids in datamodule.split_ids().items() if split != "test"},
             datamodule.label_version,
             data.augment,
         ],
@@ -174,7 +182,8 @@ def obtain_explanandum(options: TrainOptions, datamodule: ImageDataModule, folde
     explanandum, metrics = ExplanandumCache(run.output / "explananda").obtain(
         request,
         datamodule.with_batch_size(options.finetune.batch_size),
-        lambda callbacks, **more: trainer(callbacks=[*callbacks, progress()], **more),
+        trainer,
+        folder.path / "explanandum.training",
         refit=run.refit,
     )
     report_explanandum(explanandum, metrics, folder)
@@ -198,14 +207,13 @@ def train_explainer(
     module = make_module(options, explanandum)
     export = ExportBest(folder.explainer, {"classes": json.dumps(datamodule.classes)})
     panels = MaskPanels(datamodule.classes, explanandum.card.mean, explanandum.card.std)
-    logger = TensorBoardLogger(folder.path, "tensorboard", "explainer", default_hp_metric=False)
-    callbacks = [export, panels, *make_callbacks(options, folder)]
+    logger = make_logger(folder, config)
+    stopwatch = Stopwatch()
+    callbacks = [export, panels, stopwatch, *make_callbacks(options, folder)]
     trainer = make_trainer(options.machine, max_epochs=options.run.epochs, callbacks=callbacks, logger=logger)
-    log_config(logger, config)
-    started = time.perf_counter()
     trainer.fit(module, datamodule=datamodule, ckpt_path=str(folder.last) if folder.last.is_file() else None)
     if trainer.is_global_zero:
-        hours = (time.perf_counter() - started) / 3600
+        hours = stopwatch.seconds / 3600
         module.network.load_state_dict(folder.load_explainer().state_dict())
         pictures = [picture for _, picture in panels.draw(trainer, module)]
         Image.fromarray(stack_panels(pictures)).save(folder.path / "masks.png")
@@ -233,7 +241,7 @@ def make_module(options: TrainOptions, explanandum: Explanandum) -> ExplainerMod
 def make_callbacks(options: TrainOptions, folder: RunFolder) -> list[Callback]:
     """Early stopping, scalars and checkpoints; Lightning runs the checkpoints after all other callbacks."""
     return [
-        EarlyStopping("val_loss", min_delta=0.001, patience=options.run.patience),
+        PatientStopping("val_loss", min_delta=0.001, patience=options.run.patience),
         LearningRateMonitor("step"),
         Throughput(),
         MetricsFile(folder.metrics),
@@ -249,11 +257,16 @@ def make_callbacks(options: TrainOptions, folder: RunFolder) -> list[Callback]:
     ]
 
 
-@rank_zero_only
-def log_config(logger: TensorBoardLogger, config: str) -> None:
-    """The options as text, and as hyper-parameters beside the best validation loss."""
-    logger.experiment.add_text("config", f"```yaml\n{config}\n```")
+def make_logger(folder: RunFolder, config: str) -> TensorBoardLogger:
+    """TensorBoard, with the options as text and as hyper-parameters; a resumed run hides the steps that it repeats."""
+    if folder.last.is_file():
+        step = torch.load(folder.last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        return TensorBoardLogger(folder.path, "tensorboard", "explainer", default_hp_metric=False, purge_step=step)
+    logger = TensorBoardLogger(folder.path, "tensorboard", "explainer", default_hp_metric=False)
+    if is_first_process():
+        logger.experiment.add_text("config", f"```yaml\n{config}\n```")
     logger.log_hyperparams(flatten(yaml.safe_load(config)), {"hp/best_val_loss": float("nan")})
+    return logger
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,13 +14,13 @@ from torch.utils.data import DataLoader, Sampler
 from datamodules.batch import Batch
 from datamodules.dataset import SampleDataset, make_loader
 from datamodules.images import BadImageError
-from datamodules.sample import SPLITS, EmptySplitError, Sample, SampleSource, Split
+from datamodules.sample import SPLITS, AbsentSplitError, EmptySplitError, Sample, SampleSource, Split
 from datamodules.sampler import EpochSampler, ShardSampler
 from datamodules.transforms import IMAGENET_MEAN, IMAGENET_STD, SampleTransform
 
 __all__ = [
-    "IMAGENET_MEAN", "IMAGENET_STD", "SPLITS", "BadImageError", "DataOptions", "EmptySplitError", "ImageDataModule",
-    "Sample", "SampleSource", "Split",
+    "IMAGENET_MEAN", "IMAGENET_STD", "SPLITS", "AbsentSplitError", "BadImageError", "DataOptions", "EmptySplitError",
+    "ImageDataModule", "Sample", "SampleSource", "Split",
 ]  # fmt: skip
 
 
@@ -34,7 +34,7 @@ class DataOptions:
         batch_size: Images a batch, on each device.
         workers: Processes that load images; 0 loads in the main process.
         augment: Flip, rotate (10 degrees) and colour-jitter the training images.
-        on_bad_image: What to do about an unreadable image file: stop with its name, or leave it out and count it.
+        on_bad_image: What to do about an unreadable image file: stop with its name, or leave it out and say so.
         limit_train: Use only so many training images, evenly spaced, for a quick trial.
         limit_val: The same for validation.
         limit_test: The same for testing.
@@ -96,7 +96,8 @@ class ImageDataModule(LightningDataModule):
         """The images of a split.
 
         Raises:
-            FileNotFoundError: If a folder or list is missing; the message says what should lie where.
+            AbsentSplitError: (a FileNotFoundError) If the split is not there; the message says what should lie where.
+            FileNotFoundError: If files that belong to it are missing.
             ValueError: If a list or annotation is malformed.
         """
 
@@ -106,10 +107,14 @@ class ImageDataModule(LightningDataModule):
         return len(self.classes)
 
     def is_available(self, split: Split) -> bool:
-        """Whether a split can be opened as things are (a data set that downloads says no before it has)."""
+        """Whether a split is there as things are (a data set that downloads says no before it has).
+
+        Raises:
+            FileNotFoundError: If it is there, but not whole: a file that is listed is missing.
+        """
         try:
             return len(self.dataset(split)) > 0
-        except (FileNotFoundError, EmptySplitError):
+        except (AbsentSplitError, EmptySplitError):
             return False
 
     def dataset(self, split: Split) -> SampleDataset:
@@ -138,6 +143,7 @@ class ImageDataModule(LightningDataModule):
             SampleTransform(options.image_size, options.mean, options.std),
             limit={"train": options.limit_train, "val": options.limit_val, "test": options.limit_test}[split],
             augment_seed=options.seed if options.augment and split == "train" else None,
+            skip_bad=options.on_bad_image == "skip",
         )
 
     @property
@@ -154,6 +160,19 @@ class ImageDataModule(LightningDataModule):
     def split_ids(self) -> dict[str, list[str]]:
         """Names of the images of every split that is there, for writing down with the run."""
         return {split: self.dataset(split).image_ids for split in SPLITS if self.is_available(split)}
+
+    def unreadable(self) -> list[str]:
+        """Names of the images left out so far (`--on_bad_image skip`), in all splits.
+
+        Ask on all processes of a run together: each knows only those that it met itself.
+        """
+        names = {name for dataset in self._datasets.values() for name in dataset.unreadable}
+        _, world_size = _rank_and_world_size()
+        if world_size > 1 and self.options.on_bad_image == "skip":
+            shares: list[set[str]] = [set()] * world_size
+            dist.all_gather_object(shares, names)
+            names = names.union(*shares)
+        return sorted(names)
 
     def setup(self, stage: str | None = None) -> None:
         """Open what a stage needs, so that a missing file is an error now and not after an epoch."""
@@ -188,7 +207,6 @@ class ImageDataModule(LightningDataModule):
     def _loader(self, dataset: SampleDataset, sampler: Sampler[int] | Sampler[tuple[int, int]]) -> DataLoader[Batch]:
         return make_loader(
             dataset,
-            skip_bad=self.options.on_bad_image == "skip",
             sampler=sampler,
             batch_size=self.options.batch_size,
             num_workers=self.options.workers,

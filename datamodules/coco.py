@@ -15,7 +15,7 @@ from PIL import Image
 from datamodules.base import ImageDataModule
 from datamodules.batch import VOID
 from datamodules.images import BadImageError, load_image
-from datamodules.sample import Sample, Split
+from datamodules.sample import AbsentSplitError, Sample, Split
 
 COCO_CLASSES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
@@ -53,7 +53,7 @@ class COCODataModule(ImageDataModule):
         """Train and val are a fixed 90/10 split of train2014, test is val2014.
 
         Raises:
-            FileNotFoundError: If annotations or the image folder are missing.
+            AbsentSplitError: (a FileNotFoundError) If annotations or the image folder are missing.
             ValueError: If the annotation file does not have COCO's 80 categories.
         """
         subset = "val2014" if split == "test" else "train2014"
@@ -61,7 +61,7 @@ class COCODataModule(ImageDataModule):
         annotations = self.options.data_root / "annotations" / f"instances_{subset}.json"
         for path in (annotations, folder):
             if not path.exists():
-                raise FileNotFoundError(
+                raise AbsentSplitError(
                     f"'{path}' is missing. --data_root must hold train2014/, val2014/ and "
                     "annotations/instances_{train,val}2014.json: fetch train2014.zip, val2014.zip and "
                     "annotations_trainval2014.zip from cocodataset.org and unpack them there."

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -47,6 +48,10 @@ class SampleDataset(Dataset[Item]):
         transform: What to do to a sample.
         limit: Keep so many images, evenly spaced over the split: a prefix might be all of one class.
         augment_seed: Seed of the augmentation; None for none.
+        skip_bad: Leave unreadable images out, instead of raising BadImageError.
+
+    Attributes:
+        unreadable: Names of the images left out so far, as this process's loaders met them.
     """
 
     def __init__(
@@ -57,12 +62,15 @@ class SampleDataset(Dataset[Item]):
         *,
         limit: int | None = None,
         augment_seed: int | None = None,
+        skip_bad: bool = False,
     ) -> None:
         total = len(source)
         count = total if limit is None else min(limit, total)
         self.source, self.num_classes, self.transform = source, num_classes, transform
         self.indices = [position * total // count for position in range(count)]
         self.augment_seed = augment_seed
+        self.skip_bad = skip_bad
+        self.unreadable: set[str] = set()
 
     @property
     def image_ids(self) -> list[str]:
@@ -81,9 +89,21 @@ class SampleDataset(Dataset[Item]):
             seed = mix_seed(self.augment_seed, epoch, index)
         return self._item(self.source[self.indices[index]], seed)
 
-    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[Item | BadItem]:
-        """The images of a batch, as torch's loaders ask for them; an unreadable one becomes a BadItem."""
-        return [self._item_or_bad(key) for key in keys]
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[Item | BadItem | BadImageError]:
+        """The images of a batch, as torch's loaders ask for them; an unreadable one becomes a BadItem.
+
+        In training a left-out image is followed by a substitute: every batch stays as large as planned and every
+        process takes as many steps as the others, and none is left with a lone image, on which BatchNorm can't train.
+        """
+        items: list[Item | BadItem | BadImageError] = []
+        for key in keys:
+            item = self._item_or_bad(key)
+            items.append(item)
+            if isinstance(item, BadItem) and self.skip_bad and not isinstance(key, int):
+                items.append(self._substitute(*key))
+                if isinstance(items[-1], BadImageError):
+                    break  # the search has been through the whole split; once is enough
+        return items
 
     def _item_or_bad(self, key: int | tuple[int, int]) -> Item | BadItem:
         try:
@@ -91,6 +111,16 @@ class SampleDataset(Dataset[Item]):
         except BadImageError as error:
             index = key if isinstance(key, int) else key[1]
             return BadItem(self.source.image_ids[self.indices[index]], str(error))
+
+    def _substitute(self, epoch: int, index: int) -> Item | BadImageError:
+        """A readable image of the split, another one each epoch; a function of epoch and index, as all else here."""
+        start = mix_seed(epoch, index)
+        item: Item | BadItem | None = None
+        for step in range(len(self)):
+            item = self._item_or_bad((epoch, (start + step) % len(self)))
+            if isinstance(item, Item):
+                return item
+        return nothing_left(len(self), item.reason if item else "")
 
     def _item(self, sample: Sample, seed: int | None) -> Item:
         image, mask, cue_mask = self.transform(sample, seed)
@@ -101,61 +131,124 @@ class SampleDataset(Dataset[Item]):
         return Item(image, labels, sample.image_id, mask, cue_mask)
 
 
+def nothing_left(images: int, reason: str) -> BadImageError:
+    """The error for a split (or a process's share of it) without a single readable image."""
+    return BadImageError(f"All {images} image(s) are unreadable, nothing is left to work on. For example: {reason}")
+
+
 class BatchLoader(DataLoader[Batch]):
-    """A DataLoader that raises what `collate` complains about.
+    """A DataLoader that raises what `collate` complains about, and goes on after a batch of unreadable images.
 
     In the main process: raised by a worker, the message would come buried in that process's traceback, and clearing
     up the loader would hang for 5 seconds a worker.
     """
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch promises its private iterator class
-        """The batches; raises BadImageError for one that cannot be used."""
-        for batch in super().__iter__():
-            if isinstance(batch, BadImageError):
-                try:
-                    raise batch
-                finally:
-                    del batch  # else error -> traceback -> this frame -> error is a cycle that keeps the workers
+    dataset: SampleDataset  # type: ignore[assignment]  # torch types a loader by its items, not by its batches
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises its private iterator class
+        """The batches; raises BadImageError for one that cannot be used, or if no image at all is readable."""
+        checked = map(_checked, super().__iter__())
+        for batch in _carry_over(checked) if self.dataset.skip_bad else checked:
+            self.dataset.unreadable.update(batch.skipped)
             yield batch
 
+    def preview(self, images: int) -> Batch | None:
+        """Some readable images, spread evenly over the data set, without disturbing the loader.
 
-def make_loader(dataset: SampleDataset, *, skip_bad: bool, **options: Any) -> BatchLoader:
+        Where unreadable images are skipped, one among those gives way to another; None if none is readable.
+
+        Raises:
+            BadImageError: If an image is unreadable and none may be left out.
+        """
+        length = len(self.dataset)
+        wanted = [int(index) for index in np.linspace(0, length - 1, min(images, length)).round()]
+        found: dict[int, Item] = {}
+        for index in [*wanted, *(index for index in range(length) if index not in wanted)]:
+            if len(found) == len(wanted):
+                break
+            (item,) = self.dataset.__getitems__([index])
+            if isinstance(item, Item):
+                found[index] = item
+            elif isinstance(item, BadItem) and not self.dataset.skip_bad:
+                raise BadImageError(item.reason)
+        return _stacked([found[index] for index in sorted(found)], ()) if found else None
+
+
+def make_loader(dataset: SampleDataset, **options: Any) -> BatchLoader:
     """A loader of Batch over a dataset.
 
     Args:
-        dataset: The images.
-        skip_bad: Leave unreadable images out and name them in `Batch.skipped`, instead of raising BadImageError.
+        dataset: The images; it says whether unreadable ones are left out (and named in `Batch.skipped`).
         **options: Of torch's DataLoader.
     """
     return BatchLoader(
-        dataset,  # type: ignore[arg-type]  # torch types a loader by its dataset's items, not by its batches
-        collate_fn=partial(collate, skip_bad=skip_bad),
+        dataset,
+        collate_fn=partial(collate, skip_bad=dataset.skip_bad),
         # A loader draws a base seed each epoch; from the global generator it would disturb the run's own stream.
         generator=torch.Generator(),
         **options,
     )
 
 
-def collate(items: Sequence[Item | BadItem], *, skip_bad: bool) -> Batch | BadImageError:
-    """Stack items into a Batch, or return (not raise, see `BatchLoader`) the error that prevents it."""
+Collated = Batch | list[BadItem] | BadImageError
+
+
+def collate(items: Sequence[Item | BadItem | BadImageError], *, skip_bad: bool) -> Collated:
+    """Stack items into a Batch; give unreadable ones back if there is nothing else; return (not raise) an error."""
     good = [item for item in items if isinstance(item, Item)]
     bad = [item for item in items if isinstance(item, BadItem)]
+    for item in items:
+        if isinstance(item, BadImageError):
+            return item
     if bad and not skip_bad:
         return BadImageError(bad[0].reason)
-    if not good:
-        return BadImageError(
-            f"All {len(bad)} image(s) of a batch are unreadable, nothing is left to work on. First: {bad[0].reason}"
-        )
+    return _stacked(good, tuple(item.image_id for item in bad)) if good else bad
+
+
+def _stacked(good: Sequence[Item], skipped: tuple[str, ...]) -> Batch:
     return Batch(
         image=torch.stack([item.image for item in good]),
         labels=torch.stack([item.labels for item in good]),
         image_id=tuple(item.image_id for item in good),
         mask=_stack([item.mask for item in good]),
         cue_mask=_stack([item.cue_mask for item in good]),
-        skipped=tuple(item.image_id for item in bad),
+        skipped=skipped,
     )
 
 
 def _stack(tensors: list[Tensor | None]) -> Tensor | None:
     present = [tensor for tensor in tensors if tensor is not None]
     return torch.stack(present) if present else None
+
+
+def _checked(batch: Any) -> Any:
+    """The batch, or the error that came in its place, raised."""
+    if isinstance(batch, BadImageError):
+        try:
+            raise batch
+        finally:
+            del batch  # else error -> traceback -> this frame -> error is a cycle that keeps the workers
+    return batch
+
+
+def _carry_over(batches: Iterator[Batch | list[BadItem]]) -> Iterator[Batch]:
+    """The batches that hold an image; the names of the others go along with the next one, or with the last.
+
+    Each batch is held back until the next is there, since only then it is known whether it is the last.
+    """
+    held: Batch | None = None
+    lost: list[BadItem] = []
+    for batch in batches:
+        if isinstance(batch, list):
+            lost += batch
+            continue
+        if held is not None:
+            yield held
+        held, lost = batch._replace(skipped=(*_names(lost), *batch.skipped)), []
+    if held is None:
+        raise nothing_left(len(lost), lost[0].reason if lost else "")
+    yield held._replace(skipped=(*held.skipped, *_names(lost)))
+
+
+def _names(items: list[BadItem]) -> list[str]:
+    return [item.image_id for item in items]

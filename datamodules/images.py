@@ -15,7 +15,7 @@ REMEDY = "Repair or remove the file, or pass --on_bad_image skip to leave such f
 WHITE = (255, 255, 255, 255)
 
 
-class BadImageError(RuntimeError):
+class BadImageError(ValueError):
     """A file that should hold an image or a mask cannot be used; the message names the file, reason and remedy."""
 
 

@@ -13,6 +13,10 @@ class EmptySplitError(ValueError):
     """A split holds no image."""
 
 
+class AbsentSplitError(FileNotFoundError):
+    """A split as a whole is not there, e.g. not downloaded; a listed file that is missing is another matter."""
+
+
 class Sample(NamedTuple):
     """One image as the data set has it.
 

@@ -1,5 +1,6 @@
 """PASCAL VOC 2007: 20 classes, the official train/val/test lists, masks for the images that have one."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,7 +10,7 @@ from torchvision.datasets import VOCDetection
 
 from datamodules.base import ImageDataModule
 from datamodules.images import load_image, load_mask
-from datamodules.sample import Sample, Split
+from datamodules.sample import AbsentSplitError, Sample, Split
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -40,11 +41,27 @@ class VOCDataModule(ImageDataModule):
         """The images of an official list, downloaded where absent.
 
         Raises:
-            FileNotFoundError: If it is absent and cannot be downloaded, or an annotation is missing.
+            AbsentSplitError: (a FileNotFoundError) If it is absent and cannot be downloaded.
+            FileNotFoundError: If images (unless bad ones are skipped) or annotations of the list are missing.
             ValueError: If an annotation is malformed or names an unknown class.
         """
         listing = self._listing(split)
+        self._check_files(split, listing.annotations)
+        if self.options.on_bad_image == "error":
+            self._check_files(split, listing.images)
         return VOCSource(listing.images, listing.annotations, self.options.data_root / FOLDER / "SegmentationClass")
+
+    def _check_files(self, split: Split, files: Sequence[str]) -> None:
+        """A list may be there without its files, as after an extraction that was killed."""
+        folder = Path(files[0]).parent if files else self.options.data_root
+        present = set(os.listdir(folder)) if folder.is_dir() else set()
+        missing = [name for name in (Path(file).name for file in files) if name not in present]
+        if missing:
+            raise FileNotFoundError(
+                f"{len(missing)} of the {len(files)} files that {self._list_file(split)} lists are missing in {folder}, "
+                f"first: {', '.join(missing[:3])}. Unpack the archive again, or remove {self._list_file(split).name} to "
+                "have it fetched again; for images, --on_bad_image skip goes on without them."
+            )
 
     def _list_file(self, split: Split) -> Path:
         return self.options.data_root / FOLDER / "ImageSets" / "Main" / f"{split}.txt"
@@ -61,7 +78,7 @@ class VOCDataModule(ImageDataModule):
                 absent = not self._list_file(split).is_file()
                 return VOCDetection(root, year="2007", image_set=split, download=absent)
         except (OSError, RuntimeError) as error:
-            raise FileNotFoundError(
+            raise AbsentSplitError(
                 f"PASCAL VOC 2007 is not under '{root}' (no {self._list_file(split)}) and could not be downloaded "
                 f"({type(error).__name__}: {error}). Set --data_root to the folder that holds "
                 f"{FOLDER.as_posix()}/{{JPEGImages,Annotations,ImageSets/Main,SegmentationClass}}, or unpack the "
@@ -108,11 +125,6 @@ def _classes_in(annotation: Path) -> tuple[int, ...]:
         root = ElementTree.parse(annotation).getroot()
         # Only direct children: an object's parts (head, hand, foot) carry names too.
         return tuple(sorted({INDEX_OF[(name.text or "").strip()] for name in root.iterfind("object/name")}))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"Annotation {annotation} is missing, though its image is listed; the data set is incomplete. "
-            "Unpack it again, or remove the image from ImageSets/Main."
-        ) from error
     except ElementTree.ParseError as error:
         raise ValueError(f"Annotation {annotation} is not valid XML ({error}); unpack the data set again.") from error
     except KeyError as error:

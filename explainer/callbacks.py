@@ -154,11 +154,13 @@ class MaskPanels(Callback):
                     logger.experiment.add_image(f"masks/{name}", picture, trainer.current_epoch, dataformats="HWC")
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> list[tuple[str, np.ndarray]]:
-        """(image id, picture uint8 [h,w,3]) for each chosen validation image."""
+        """(image id, picture uint8 [h,w,3]) for each chosen validation image; none if no image is readable."""
         if self._batch is None:
             # Without a step, as when a resumed run has nothing left to do, the trainer has made no loader.
             loader = trainer.val_dataloaders or trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
-            self._batch = _spread(loader, self.images)
+            self._batch = loader.preview(self.images)
+        if self._batch is None:
+            return []
         batch = self._batch._replace(
             image=self._batch.image.to(pl_module.device), labels=self._batch.labels.to(pl_module.device)
         )
@@ -199,10 +201,3 @@ def _explainer_module(module: LightningModule) -> ExplainerModule:
     if not isinstance(module, ExplainerModule):
         raise TypeError(f"This callback belongs to an ExplainerModule, got {type(module).__name__}.")
     return module
-
-
-def _spread(loader: Any, images: int) -> Batch:
-    """A batch of images spread evenly over the loader's data set."""
-    length = len(loader.dataset)
-    chosen = np.linspace(0, length - 1, min(images, length)).round().astype(int)
-    return loader.collate_fn([loader.dataset[int(index)] for index in chosen])

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 
@@ -33,6 +34,14 @@ class WholeFileCheckpoints(TorchCheckpointIO):
                 getattr(error, "errno", None) or errno.EIO,
                 f"Cannot write the checkpoint {path} ({error}); the one before it is kept. Free some space",
             ) from error
+
+
+class PatientStopping(EarlyStopping):
+    """Early stopping with this run's patience, not that of the interrupted run that it goes on with."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the count and the best value only."""
+        super().load_state_dict(state_dict | {"patience": self.patience})
 
 
 class StayStopped(Callback):

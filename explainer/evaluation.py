@@ -18,6 +18,8 @@ from explainer.metrics import SegmentationAgreement, merged_saliency
 VoidRule = Literal["ignore", "foreground"]
 CONSTANT_ROWS = {"zero": 0.0, "half": 0.5, "one": 1.0}
 """Table 2's sanity masks."""
+LEFT_OUT = ("unreadable", "without a class", "without a mask")
+"""Why an image is not in a table; the first reason that holds is counted."""
 
 
 class SegmentationTable(LightningModule):
@@ -29,9 +31,13 @@ class SegmentationTable(LightningModule):
         explanandum: the classifier, also for the saliency score.
         methods: by the names of their rows.
         void: leave pixels of the ground truth marked as void out, or count them as object (as the authors' code does).
+
+    Attributes:
+        rows: of the finished table.
+        left_out: number of images that are not in it, by reason (`LEFT_OUT`).
     """
 
-    skipped: Tensor
+    left_out_counts: Tensor
 
     def __init__(
         self, explanandum: Explanandum, methods: dict[str, AttributionMethod], void: VoidRule = "ignore"
@@ -39,7 +45,7 @@ class SegmentationTable(LightningModule):
         super().__init__()
         self.explanandum: Explanandum = explanandum
         self.rows: list[dict[str, Any]] = []
-        self.total_skipped = 0
+        self.left_out = dict.fromkeys(LEFT_OUT, 0)
         self.methods = methods
         # Registered, so that a learned method's network moves to the device too.
         self.networks = nn.ModuleList([part for method in methods.values() for part in method.modules])
@@ -47,7 +53,7 @@ class SegmentationTable(LightningModule):
         self.row_names = [*methods, *CONSTANT_ROWS, "ground_truth"]
         self.scores = [SegmentationAgreement() for _ in self.row_names]
         self.registered_scores = nn.ModuleList(self.scores)
-        self.register_buffer("skipped", torch.tensor(0), persistent=False)
+        self.register_buffer("left_out_counts", torch.zeros(len(LEFT_OUT), dtype=torch.long), persistent=False)
 
     def test_step(self, batch: Batch, _batch_index: int) -> None:
         """Add a batch; images without a class, or without a valid pixel in their mask, can't be scored."""
@@ -57,8 +63,10 @@ class SegmentationTable(LightningModule):
             )
         valid = batch.mask != VOID if self.void == "ignore" else torch.ones_like(batch.mask, dtype=torch.bool)
         # Void everywhere stands for "no mask", whatever the rule.
-        usable = batch.labels.any(dim=1) & (batch.mask != VOID).flatten(1).any(dim=1)
-        self.skipped += (~usable).sum() + len(batch.skipped)
+        has_class, has_mask = batch.labels.any(dim=1), (batch.mask != VOID).flatten(1).any(dim=1)
+        usable = has_class & has_mask
+        unreadable = has_class.new_tensor(len(batch.skipped), dtype=torch.long)
+        self.left_out_counts += torch.stack([unreadable, (~has_class).sum(), (has_class & ~has_mask).sum()])
         if usable.any():
             self._add(
                 batch.image[usable], batch.labels[usable], (batch.mask > 0)[usable] & valid[usable], valid[usable]
@@ -76,12 +84,18 @@ class SegmentationTable(LightningModule):
     def _score(self, name: str, mask: Tensor, image: Tensor, labels: Tensor, truth: Tensor, valid: Tensor) -> None:
         with torch.no_grad():
             # Softmax also for a multi-label classifier, as in the authors' code for Eq. 9.
-            probabilities = self.explanandum(apply_mask(image, mask)).float().softmax(dim=1)
-        self.scores[self.row_names.index(name)].update(mask, truth, valid, probabilities, labels)
+            log_probabilities = self.explanandum(apply_mask(image, mask)).float().log_softmax(dim=1)
+        self.scores[self.row_names.index(name)].update(mask, truth, valid, log_probabilities, labels)
 
     def on_test_epoch_end(self) -> None:
         """Sum up over devices."""
         self.rows = [
             {"method": name, **metric.compute()} for name, metric in zip(self.row_names, self.scores, strict=True)
         ]
-        self.total_skipped = int(self.trainer.strategy.reduce(self.skipped, reduce_op="sum"))
+        counts = self.trainer.strategy.reduce(self.left_out_counts, reduce_op="sum")
+        self.left_out = dict(zip(LEFT_OUT, counts.tolist(), strict=True))
+
+    @property
+    def total_skipped(self) -> int:
+        """Number of images that are not in the table."""
+        return sum(self.left_out.values())

@@ -13,6 +13,7 @@ from explainer.classifiers import build_classifier
 from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.finetune import FinetuneJob, FinetuneOptions, Metrics, TrainerFactory, finetune
 from explainer.machine import is_first_process
+from explainer.progress import progress
 from explainer.weights import read_metadata
 
 
@@ -59,32 +60,38 @@ class ExplanandumCache:
         return self.folder / f"{name}_{request.key}.safetensors"
 
     def obtain(
-        self, request: ClassifierRequest, datamodule: Any, make_trainer: TrainerFactory, *, refit: bool = False
+        self,
+        request: ClassifierRequest,
+        datamodule: Any,
+        make_trainer: TrainerFactory,
+        work: Path,
+        *,
+        refit: bool = False,
     ) -> tuple[Explanandum, Metrics]:
         """The classifier from the cache, or fine-tuned now and put there, with its scores.
-
-        A training that was killed goes on from its last epoch, since its checkpoints lie beside the cache file.
 
         Args:
             request: which classifier.
             datamodule: yields its images.
             make_trainer: as for `finetune`.
+            work: folder of this run alone for the checkpoints; a training that was killed goes on from there.
             refit: train even if the cache has it.
         """
         file = self.file(request)
-        if refit or not file.is_file():
-            self._train(request, file, datamodule, make_trainer)
+        if refit or work.exists() or not file.is_file():  # a work folder: a training (a refit, perhaps) to go on with
+            self._train(request, file, datamodule, make_trainer, work)
         return Explanandum.load(file), json.loads(read_metadata(file)["metrics"])
 
     @staticmethod
-    def _train(request: ClassifierRequest, file: Path, datamodule: Any, make_trainer: TrainerFactory) -> None:
+    def _train(
+        request: ClassifierRequest, file: Path, datamodule: Any, make_trainer: TrainerFactory, work: Path
+    ) -> None:
         card, options = request.card, request.options
         seed_everything(request.seed, workers=True, verbose=False)
         model, head = build_classifier(
             card.architecture, len(card.classes), request.weights, options.hidden, card.image_size
         )
-        work = file.with_suffix(".training")
-        job = FinetuneJob(model, head, len(card.classes), options, request.seed, work)
+        job = FinetuneJob(model, head, len(card.classes), options, request.seed, work, [progress()])
         metrics, trainer = finetune(job, datamodule, make_trainer)
         if is_first_process():
             Explanandum(model, card).save(file, metrics=json.dumps(metrics))

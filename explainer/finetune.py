@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
@@ -23,6 +23,7 @@ from torchmetrics.classification import (
     MultilabelRecall,
 )
 
+from explainer.checkpoints import PatientStopping
 from explainer.metrics import ImageMean
 from explainer.optimizer import OptimizerOptions, adam
 
@@ -80,7 +81,7 @@ class ExplanandumModule(LightningModule):
         )
         self.val_scores = scores.clone("val/")
         self.test_scores = scores.clone("test/")
-        self.val_mean, self.test_mean = ImageMean(), ImageMean()
+        self.train_mean, self.val_mean, self.test_mean = ImageMean(), ImageMean(), ImageMean()
         self.train()  # Lightning takes the modes as it finds them
 
     def train(self, mode: bool = True) -> Self:
@@ -98,7 +99,8 @@ class ExplanandumModule(LightningModule):
     def training_step(self, batch: Any, _batch_index: int) -> Tensor:
         """Binary cross-entropy of a batch (image or features, labels, …)."""
         loss = self._loss(self(batch[0]), batch[1])
-        self.log("train_loss", loss.detach(), prog_bar=True, on_epoch=True, batch_size=len(batch[1]))
+        self.train_mean.update(loss.detach(), len(batch[1]))
+        self.log("train_loss", self.train_mean, prog_bar=True, on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch: Any, _batch_index: int) -> None:
@@ -115,14 +117,16 @@ class ExplanandumModule(LightningModule):
         mean = self.val_mean if stage == "val" else self.test_mean
         mean.update(loss, len(batch[1]))
         self.log(f"{stage}_loss", mean, prog_bar=True, on_epoch=True)
-        scores.update(logits, batch[1].int())
+        scores.update(logits.sigmoid(), batch[1].int())  # logits within [0, 1] would be taken for probabilities
         self.log_dict(scores, on_epoch=True, batch_size=len(batch[1]))
 
-    @staticmethod
-    def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         loss = F.binary_cross_entropy_with_logits(logits.float(), labels)
         if not torch.isfinite(loss):
-            raise ArithmeticError("Non-finite loss of the explanandum; try a smaller --finetune.lr or --precision 32.")
+            raise ArithmeticError(
+                f"Non-finite classification loss of the explanandum at epoch {self.current_epoch}, step "
+                f"{self.global_step}; try a smaller --finetune.lr or --precision 32."
+            )
         return loss
 
     def on_train_epoch_start(self) -> None:
@@ -156,7 +160,7 @@ class FinetuneJob:
         options: how to train.
         seed: of the order of images and of dropout.
         work_folder: keeps the checkpoints while training runs; a killed run goes on from there.
-        callbacks: further Lightning callbacks.
+        callbacks: further Lightning callbacks, e.g. a progress bar.
     """
 
     model: nn.Module
@@ -184,24 +188,13 @@ def finetune(job: FinetuneJob, datamodule: Any, make_trainer: TrainerFactory) ->
         `val/…` and, where the data set has a test split, `test/…`: F-score, precision and recall at probability .5, and
         mAP, macro over classes, in [0, 1]; and the Trainer.
     """
-    head = job.model.get_submodule(job.head)
-    if job.options.freeze:
-        job.model.requires_grad_(False)
-        head.requires_grad_(True)
     best = ModelCheckpoint(
         dirpath=job.work_folder, filename="best", monitor="val_loss", save_last=True, enable_version_counter=False,
         save_on_train_epoch_end=True,
     )  # fmt: skip
-    stopping = EarlyStopping("val_loss", patience=job.options.patience)
+    stopping = PatientStopping("val_loss", patience=job.options.patience)
     trainer = make_trainer(max_epochs=job.options.epochs, callbacks=[best, stopping, *job.callbacks])
-    trained = head if job.options.freeze else job.model
-    whole = ExplanandumModule(job.model, trained, job.num_classes, job.options, job.seed)
-    module, loaders = whole, {"datamodule": datamodule}
-    if job.options.freeze and trainer.world_size == 1 and not datamodule.options.augment:
-        features = FeatureCache(job, trainer).loaders(datamodule)
-        if features is not None:
-            loaders = features
-            module = ExplanandumModule(head, trained, job.num_classes, job.options, job.seed)
+    whole, module, loaders = _what_to_train(job, datamodule, trainer)
     last = job.work_folder / "last.ckpt"
     trainer.fit(module, **loaders, ckpt_path=str(last) if last.is_file() else None)
     if best.best_model_path:  # empty after 0 epochs
@@ -210,6 +203,24 @@ def finetune(job: FinetuneJob, datamodule: Any, make_trainer: TrainerFactory) ->
     if datamodule.is_available("test"):
         scores |= trainer.test(whole, datamodule=datamodule, verbose=False)[0]
     return {name: float(value) for name, value in scores.items() if "/" in name}, trainer
+
+
+def _what_to_train(
+    job: FinetuneJob, datamodule: Any, trainer: Trainer
+) -> tuple[ExplanandumModule, ExplanandumModule, dict[str, Any]]:
+    """The whole classifier; what is trained of it, itself or its head on cached features; and the loaders for that."""
+    head = job.model.get_submodule(job.head)
+    if not job.options.freeze:
+        whole = ExplanandumModule(job.model, job.model, job.num_classes, job.options, job.seed)
+        return whole, whole, {"datamodule": datamodule}
+    job.model.requires_grad_(False)
+    head.requires_grad_(True)
+    whole = ExplanandumModule(job.model, head, job.num_classes, job.options, job.seed)
+    one_device_and_fixed_images = trainer.world_size == 1 and not datamodule.options.augment
+    features = FeatureCache(job, trainer).loaders(datamodule) if one_device_and_fixed_images else None
+    if features is None:
+        return whole, whole, {"datamodule": datamodule}
+    return whole, ExplanandumModule(head, head, job.num_classes, job.options, job.seed), features
 
 
 class FeatureCache:

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from explainer.checkpoints import StayStopped, WholeFileCheckpoints
+from explainer.left_out import UnreadableImages
 
 QUIET_MESSAGES = (
     "GPU available: ",
@@ -37,7 +38,7 @@ class MachineOptions:
 
     Args:
         precision: auto picks bf16-mixed where the processor has it natively, else 32.
-        accelerator: auto, cpu, gpu …, as Lightning names them.
+        accelerator: auto (CUDA where there is one, else the CPU), cpu, gpu …, as Lightning names them.
         devices: How many (or auto for all); on a CPU, how many processes.
         num_nodes: Machines.
         strategy: How devices work together, e.g. ddp.
@@ -60,10 +61,11 @@ def make_trainer(machine: MachineOptions, **keywords: Any) -> Trainer:
     """
     silence()
     defaults: dict[str, Any] = {"num_sanity_val_steps": 0, "logger": False, "log_every_n_steps": 10}
-    settings = defaults | keywords | {"callbacks": [*keywords.get("callbacks", ()), StayStopped()]}
+    settings = defaults | keywords | {"callbacks": [*keywords.get("callbacks", ()), UnreadableImages(), StayStopped()]}
     try:
         return Trainer(
-            accelerator=machine.accelerator,
+            # Not Lightning's own "auto": Apple's GPUs can't sum metrics in float64.
+            accelerator="cpu" if machine.accelerator == "auto" and not uses_gpu(machine) else machine.accelerator,
             # On a CPU "auto" means one process: more would only compete for the same cores.
             devices=1 if machine.devices == "auto" and not uses_gpu(machine) else machine.devices,
             num_nodes=machine.num_nodes,

@@ -107,14 +107,15 @@ class ExplainerModule(LightningModule):
         """Log the losses and both F-scores of a batch."""
         self._step(batch, "val")
         if self._unmasked is None:
-            self.unmasked_f_score.update(self.explanandum(batch.image).float(), batch.labels.int())
+            self.unmasked_f_score.update(self.explanandum(batch.image).float().sigmoid(), batch.labels.int())
 
     def _step(self, batch: Batch, stage: Stage) -> Tensor:
         terms, masked_logits = self.loss_terms(batch.image, batch.labels)
         total = losses.explainer_loss(terms, self.weights)
         self._require_finite(total, terms, stage)
         f_score = self.train_f_score if stage == "train" else self.val_f_score
-        f_score.update(masked_logits.detach().float(), batch.labels.int())
+        # torchmetrics takes values within [0, 1] for probabilities, and logits may all lie there by chance.
+        f_score.update(masked_logits.detach().float().sigmoid(), batch.labels.int())
         self.log(f"f_score/{stage}_masked", f_score, on_step=False, on_epoch=True)
         self._log_losses(total, terms, stage, len(batch.image))
         return total

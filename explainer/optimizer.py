@@ -24,6 +24,11 @@ class OptimizerOptions:
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse rates that train nothing."""
+        if self.lr <= 0 or self.warmup_steps < 0:
+            raise ValueError(f"lr must be positive and warmup_steps not negative, got {self.lr}, {self.warmup_steps}.")
+
 
 def adam(parameters: Iterable[nn.Parameter], options: OptimizerOptions, steps: int | float) -> OptimizerLRScheduler:
     """Adam over the parameters that are trained, its learning rate set anew before every step.

@@ -5,7 +5,7 @@ import sys
 import time
 from typing import Any
 
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 
 
@@ -60,6 +60,7 @@ class ProgressLines(ProgressBar):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print a line unless epochs are so short that there would be too many."""
+        _ = trainer.progress_bar_metrics  # ranks whose clocks differ must not differ in reducing
         if self._is_due(self.epoch_seconds):
             self._print(trainer, self._epoch(trainer), "done")
 
@@ -96,7 +97,33 @@ class ProgressLines(ProgressBar):
         return f"step {done} of {total}", f"{left // 60}:{left % 60:02d} left"
 
     def _print(self, trainer: Trainer, *parts: str) -> None:
+        metrics = trainer.progress_bar_metrics  # on every rank: reading them may reduce them over ranks
         if trainer.is_global_zero:
-            values = [f"{name} {value:.4g}" for name, value in trainer.progress_bar_metrics.items() if name != "v_num"]
+            values = [f"{name} {value:.4g}" for name, value in metrics.items() if name != "v_num"]
             print(", ".join([*parts, *values]), flush=True)
         self._last_line = time.monotonic()
+
+
+class Stopwatch(Callback):
+    """Seconds of training, those before an interruption included."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._start: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Up to now."""
+        return self._before + (0 if self._start is None else time.monotonic() - self._start)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start."""
+        self._start = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The time so far."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there; what was trained after the checkpoint is trained again and counts once."""
+        self._before = state_dict["seconds"]

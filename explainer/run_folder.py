@@ -34,6 +34,10 @@ class RunFolder:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        """Take a string too."""
+        object.__setattr__(self, "path", Path(self.path))
+
     @property
     def config(self) -> Path:
         """Every option of the run; this file alone repeats it."""
@@ -129,7 +133,6 @@ def load_explainer(file: Path) -> Explainer:
 
 def choose_folder(output: Path, name: str) -> RunFolder:
     """`output/name`, or `output/name-2`, `-3` … where that is taken; it is created at once, so that it stays ours."""
-    require_writable(output)
     for number in range(1, 10_000):
         path = output / (name if number == 1 else f"{name}-{number}")
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from command_line import HelpFormatter, make_parser, parse
+from command_line import find_recipe, make_parser, parse
 from evaluate import parse_evaluation
 
 ROOT = Path(__file__).parents[1]
@@ -180,7 +180,8 @@ def test_a_misspelt_key_of_a_recipe_is_an_error_too(refusal, tmp_path, monkeypat
 
 def test_a_missing_config_file_is_named(refusal):
     assert "/nowhere/my.yaml" in refusal("--config", "/nowhere/my.yaml")
-    assert "/nowhere/run/config.yaml" in refusal("--resume", "/nowhere/run")
+    with pytest.raises(FileNotFoundError, match="/nowhere/run is not the folder of a run"):
+        parse(["--resume", "/nowhere/run"])
     assert "--config" in refusal("--config")
 
 
@@ -263,7 +264,6 @@ def test_evaluate_names_the_closest_option_too(refusal):
     assert "--method is no option; did you mean --methods" in answer
     assert "--run" in refusal("--methods", "grad_cam", program=parse_evaluation)
     assert "segmentation" in refusal("--run", "RUN", "--tables", "insertion", program=parse_evaluation)
-    assert HelpFormatter("x")._width == 170
 
 
 def written_commands(text):
@@ -320,3 +320,19 @@ def test_documented_commands_are_found():
         ["evaluate.py", "--run", "R"],
         ["train.py", "--refit"],
     ]
+
+
+def test_a_resumed_run_keeps_what_decides_its_weights(tmp_path):
+    _, config = parse(["--dataset", "voc", "--explanandum", "vgg16"])
+    (tmp_path / "config.yaml").write_text(config)
+    options, _ = parse(["--resume", str(tmp_path), "--epochs", "3", "--devices", "2"])
+    assert options.run.epochs == 3
+    for changed in (["--encoder", "resnet18"], ["--loss.tv", "2"], ["--seed", "1"], ["--explanandum", "resnet50"]):
+        with pytest.raises(ValueError, match=f"keeps its .*{changed[0].split('.')[0].strip('-')}"):
+            parse(["--resume", str(tmp_path), *changed])
+
+
+def test_without_a_classifier_shapes_takes_a_tiny_one_and_photographs_the_papers_first():
+    assert parse([])[0].run.explanandum == "timm:test_resnet"
+    assert parse(["--dataset", "voc"])[0].run.explanandum == "vgg16"
+    assert find_recipe(["--dataset", "voc"]) == find_recipe(["--dataset", "voc", "--explanandum", "vgg16"])

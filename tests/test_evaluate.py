@@ -110,4 +110,5 @@ def test_a_split_without_masks_is_an_error(small_run, tmp_path):
 def test_what_is_no_run_folder_is_one_clean_line_on_a_command_line(tmp_path):
     answer = start("evaluate.py", "--run", tmp_path)
     assert answer.returncode == 1
-    assert answer.stderr.strip() == f"error: {tmp_path} has no explanandum.safetensors yet: its training is not over."
+    assert answer.stderr.strip() == f"error: {tmp_path} is not the folder of a run: it has no config.yaml."
+    assert not list(tmp_path.iterdir())

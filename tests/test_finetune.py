@@ -331,7 +331,7 @@ def request_():
 
 def obtain(tmp_path, request, data=None, **options):
     data = data or Data()
-    explanandum, scores = ExplanandumCache(tmp_path).obtain(request, data, make_trainer, **options)
+    explanandum, scores = ExplanandumCache(tmp_path).obtain(request, data, make_trainer, tmp_path / "work", **options)
     return explanandum, scores, data
 
 
@@ -403,19 +403,20 @@ def test_a_killed_request_goes_on_where_it_was(tmp_path, request_):
         return make_trainer(callbacks=[*callbacks, kill_at(1)], **keywords)
 
     cache, file = ExplanandumCache(tmp_path), ExplanandumCache(tmp_path).file(request)
+    work = tmp_path / "work"
     with pytest.raises(Killed):
-        cache.obtain(request, Data(), broken)
+        cache.obtain(request, Data(), broken, work)
     assert not file.exists()
-    assert (file.with_suffix(".training") / "last.ckpt").is_file()
+    assert (work / "last.ckpt").is_file()
     spy = Spy()
 
     def watched(callbacks, **keywords):
         return make_trainer(callbacks=[*callbacks, spy], **keywords)
 
-    explanandum, _ = cache.obtain(request, Data(), watched)
+    explanandum, _ = cache.obtain(request, Data(), watched, work)
     assert spy.epochs < 3
     assert explanandum.fingerprint == expected.fingerprint
-    assert not file.with_suffix(".training").exists()
+    assert not work.exists()
 
 
 def test_a_file_name_tells_the_architecture(tmp_path, request_):

@@ -134,7 +134,7 @@ def test_saliency_equals_eq_9(seed: int, shape: tuple[int, ...], classes: int) -
     probabilities = torch.randn(shape[0], classes, generator=generator, dtype=torch.float64).softmax(dim=1)
     labels = (torch.rand(shape[0], classes, generator=generator) < 0.5).float()
     labels[:, seed % classes] = 1
-    score = saliency(mask, probabilities, labels)
+    score = saliency(mask, probabilities.log(), labels)
     assert score.shape == shape[:1]
     close(score, per_image(reference.saliency, mask, probabilities, labels))
 
@@ -143,13 +143,19 @@ def test_saliency_is_zero_for_a_full_mask_and_a_sure_classifier() -> None:
     """Log 1 less log 1; with a probability of one half in two present classes each as well."""
     probabilities = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
     labels = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
-    close(saliency(torch.ones(2, 4, 5), probabilities, labels), [0.0, 0.0])
+    close(saliency(torch.ones(2, 4, 5), probabilities.log(), labels), [0.0, 0.0])
 
 
 @pytest.mark.parametrize(("area", "counted"), [(0.0, 0.05), (0.01, 0.05), (0.05, 0.05), (0.2, 0.2)])
 def test_saliency_gives_no_credit_below_five_percent(area: float, counted: float) -> None:
     """Masks smaller than 5 % of the image count as 5 %."""
     score = saliency(
-        torch.full((1, 10, 10), area, dtype=torch.float64), torch.tensor([[0.8, 0.2]]).double(), torch.eye(2)[:1]
+        torch.full((1, 10, 10), area, dtype=torch.float64), torch.tensor([[0.8, 0.2]]).double().log(), torch.eye(2)[:1]
     )
     close(score, [math.log(counted) - math.log(0.8)])
+
+
+def test_saliency_stays_finite_where_a_probability_underflows() -> None:
+    """A class that the classifier is sure is not there, by 120 logits, is bad but not infinitely bad."""
+    log_probabilities = torch.tensor([[0.0, -120.0]]).log_softmax(dim=1)
+    close(saliency(torch.ones(1, 4, 4), log_probabilities, torch.tensor([[0.0, 1.0]])), [120.0])

@@ -22,10 +22,13 @@ class MethodSpec:
     name: str
     options: dict[str, Any]
 
+    def takes(self, resource: str) -> bool:
+        """Whether the method needs something besides the explanandum, e.g. the trained `network`."""
+        return resource in inspect.signature(METHODS[self.name]).parameters
+
     def build(self, explanandum: Explanandum, **resources: Any) -> AttributionMethod:
         """The method for a classifier; `resources` (e.g. the trained `network`) reach it only if it takes them."""
-        wanted = inspect.signature(METHODS[self.name]).parameters
-        given = {key: value for key, value in resources.items() if key in wanted}
+        given = {key: value for key, value in resources.items() if self.takes(key)}
         return METHODS[self.name](explanandum, **given, **self.options)
 
 

@@ -35,19 +35,20 @@ def agreement(mask: Tensor, ground_truth: Tensor, valid: Tensor | None = None) -
     }
 
 
-def saliency(mask: Tensor, probabilities: Tensor, labels: Tensor) -> Tensor:
+def saliency(mask: Tensor, log_probabilities: Tensor, labels: Tensor) -> Tensor:
     """Saliency score of Eq. 9 per image: log of the mask's area minus log of what the classifier still recognises.
 
     Args:
         mask: [B,H,W] in [0, 1].
-        probabilities: softmax of the explanandum's logits for the masked image, [B,C].
+        log_probabilities: log-softmax of the explanandum's logits for the masked image, [B,C]; the logarithm, since a
+            probability may be too small for a float.
         labels: multi-hot [B,C]; each class counts once, however many objects it has.
 
     Returns:
         [B]; smaller is better; inf for an image without a class.
     """
     area = mask.flatten(1).mean(dim=1).clamp(min=SMALLEST_AREA)
-    return area.log() - (probabilities * labels).sum(dim=1).log()
+    return area.log() - log_probabilities.masked_fill(~labels.bool(), -torch.inf).logsumexp(dim=1)
 
 
 def _sum(values: Tensor) -> Tensor:
@@ -68,12 +69,12 @@ class SegmentationAgreement(Metric):
         for name in ("acc", "iou", "sal", "mae", "images"):
             self.add_state(name, torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, mask: Tensor, truth: Tensor, valid: Tensor, probabilities: Tensor, labels: Tensor) -> None:
+    def update(self, mask: Tensor, truth: Tensor, valid: Tensor, log_probabilities: Tensor, labels: Tensor) -> None:
         """Add a batch; shapes as in `agreement` and `saliency`."""
         scores = agreement(mask, truth, valid)
         for name in ("acc", "iou", "mae"):
             self._add(name, 100 * scores[name])
-        self._add("sal", saliency(mask, probabilities, labels))
+        self._add("sal", saliency(mask, log_probabilities, labels))
         self.images += len(mask)
 
     def _add(self, name: str, values: Tensor) -> None:
