@@ -114,13 +114,13 @@ class SampleDataset(Dataset[Item]):
 
     def _substitute(self, epoch: int, index: int) -> Item | BadImageError:
         """A readable image of the split, another one each epoch; a function of epoch and index, as all else here."""
-        start = mix_seed(epoch, index)
-        item: Item | BadItem | None = None
+        start, reason = mix_seed(epoch, index), ""
         for step in range(len(self)):
             item = self._item_or_bad((epoch, (start + step) % len(self)))
             if isinstance(item, Item):
                 return item
-        return nothing_left(len(self), item.reason if item else "")
+            reason = item.reason
+        return nothing_left(len(self), reason)
 
     def _item(self, sample: Sample, seed: int | None) -> Item:
         image, mask, cue_mask = self.transform(sample, seed)
@@ -143,7 +143,7 @@ class BatchLoader(DataLoader[Batch]):
     up the loader would hang for 5 seconds a worker.
     """
 
-    dataset: SampleDataset  # type: ignore[assignment]  # torch types a loader by its items, not by its batches
+    dataset: SampleDataset  # type: ignore[assignment]  # torch types a loader by its dataset's items
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises its private iterator class
         """The batches; raises BadImageError for one that cannot be used, or if no image at all is readable."""
@@ -182,7 +182,7 @@ def make_loader(dataset: SampleDataset, **options: Any) -> BatchLoader:
         **options: Of torch's DataLoader.
     """
     return BatchLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]  # as above: torch knows no difference between items and batches
         collate_fn=partial(collate, skip_bad=dataset.skip_bad),
         # A loader draws a base seed each epoch; from the global generator it would disturb the run's own stream.
         generator=torch.Generator(),

@@ -42,8 +42,9 @@ class FolderDataModule(ImageDataModule):
         check_labels(self.rows, names)
         if len(names) == 1:
             raise ValueError(
-                f"{self.options.data_root} has a single class, '{names[0]}'; at least two are needed, since a mask shows "
-                "what tells a class from the others. Add images of another class to labels.csv, or name it in classes.txt."
+                f"{self.options.data_root} has a single class, '{names[0]}'; at least two are needed, since a mask "
+                "shows what tells a class from the others. Add images of another class to labels.csv, or name it in "
+                "classes.txt."
             )
         return names
 

@@ -57,10 +57,11 @@ class VOCDataModule(ImageDataModule):
         present = set(os.listdir(folder)) if folder.is_dir() else set()
         missing = [name for name in (Path(file).name for file in files) if name not in present]
         if missing:
+            listed = self._list_file(split)
             raise FileNotFoundError(
-                f"{len(missing)} of the {len(files)} files that {self._list_file(split)} lists are missing in {folder}, "
-                f"first: {', '.join(missing[:3])}. Unpack the archive again, or remove {self._list_file(split).name} to "
-                "have it fetched again; for images, --on_bad_image skip goes on without them."
+                f"{len(missing)} of the {len(files)} files that {listed} lists are missing in {folder}, first: "
+                f"{', '.join(missing[:3])}. Unpack the archive again, or remove {listed.name} to have it fetched "
+                "again; for images, --on_bad_image skip goes on without them."
             )
 
     def _list_file(self, split: Split) -> Path:

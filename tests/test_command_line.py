@@ -1,14 +1,16 @@
 """The command line: which value wins, and what a mistake is answered with."""
 
+import inspect
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
-from command_line import find_recipe, make_parser, parse
-from evaluate import parse_evaluation
+from command_line import FLAT, NESTED, find_recipe, make_parser, parse
+from evaluate import EvaluateOptions, parse_evaluation
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ("--dataset", "voc", "--explanandum", "resnet50")
@@ -252,11 +254,32 @@ def test_help_fits_two_screens(program, capsys):
 
 
 def test_help_explains_every_option():
+    # In the words of the dataclass's docstring: jsonargparse has a generic text, or none, for what it finds nothing on.
     parser = make_parser()
-    unexplained = [action.dest for action in parser._actions if not re.search("[a-z]{2}", str(action.help or ""))]
-    assert not unexplained
+    said = {action.dest: action.help for action in parser._actions}
+    groups = [("", options, skipped) for options, skipped in FLAT.values()]
+    groups += [(f"{name}.", options, set()) for name, options in NESTED.items()]
+    for prefix, options, skipped in groups:
+        written = " ".join(inspect.getdoc(options).split())
+        for name in {item.name for item in fields(options)} - skipped:
+            explanation = said.pop(prefix + name)
+            assert re.search("[A-Za-z]{3}", explanation), name
+            assert f" {name}: {explanation}" in written, name
+    # What is left are the groups as a whole and jsonargparse's own options.
+    assert said.keys() == {"help", "config", "print_config", *NESTED}
     text = parser.format_help()
     assert all(option in text for action in parser._actions for option in action.option_strings)
+
+
+def test_every_option_of_evaluate_has_words_of_its_own(capsys):
+    text = printed_help(parse_evaluation, capsys)
+    options = re.findall(
+        r"^  (--\w+)[^\n]*?  +(\S[^\n]*)$|^  (--\w+)[^\n]*\n {20,}(\S[^\n]*)$", text, flags=re.MULTILINE
+    )
+    said = {name or other: words or others for name, words, other, others in options}
+    assert {f"--{item.name}" for item in fields(EvaluateOptions)} <= said.keys()
+    assert all(re.match(r"[A-Za-z].*[a-z]{3}", words) for words in said.values())
+    assert len(set(said.values())) == len(said)
 
 
 def test_evaluate_names_the_closest_option_too(refusal):

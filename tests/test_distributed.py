@@ -50,7 +50,7 @@ def test_two_processes_make_the_table_of_one(small_run, tmp_path):
 def test_torchrun_shares_one_folder_too(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     options = arguments(tmp_path, *TWO, "--finetune.freeze", "false", "--epochs", "1")
-    answer = subprocess.run([*launch, str(ROOT / "train.py"), *options], capture_output=True, text=True, timeout=120)
+    answer = subprocess.run([*launch, str(ROOT / "train.py"), *options], capture_output=True, text=True, timeout=300)
     assert answer.returncode == 0, answer.stderr[-3000:]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["explananda", "run"]
     assert (tmp_path / "run" / "summary.json").is_file()

@@ -85,7 +85,7 @@ def collate(items):
 def make_trainer(**keywords):
     """A quiet Trainer on the CPU, as train.py makes it."""
     machine = MachineOptions(accelerator="cpu", precision=keywords.pop("precision", "32-true"))
-    return machine_trainer(machine, enable_progress_bar=False, **keywords)
+    return machine_trainer(machine, **keywords)
 
 
 def job(tmp_path, model=None, callbacks=(), seed=7, **options):
@@ -391,8 +391,8 @@ def test_a_weight_file_counts_by_its_content_not_by_its_path(tmp_path, request_)
 
 
 def test_the_key_is_the_same_tomorrow(request_):
-    assert request_.key == replace(request_, seed=1).key
-    assert len(request_.key) == 12
+    # Another key would train every cached classifier again: change this literal only if that is what you want.
+    assert request_.key == "29235d341893"
 
 
 def test_a_killed_request_goes_on_where_it_was(tmp_path, request_):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_data import batches, options, save_image
 
@@ -127,11 +128,125 @@ def test_a_missing_image_can_be_skipped_too(tmp_path):
     assert batch.skipped == ("b.png",)
 
 
-def test_a_batch_of_nothing_but_broken_images_is_an_error(tmp_path):
-    folder(tmp_path, GOOD)
-    (tmp_path / "c.png").write_bytes(b"broken")
-    with pytest.raises(BadImageError, match=r"All 1 image\(s\) of a batch are unreadable.*c\.png"):
-        batches(build_datamodule("folder", options(tmp_path, on_bad_image="skip")).dataloader("val"))
+def photographs(root, count, broken, split="val", **changes):
+    """So many images in one split, those of the given numbers broken, with broken ones skipped."""
+    names = [f"{split}{number}.png" for number in range(count)]
+    for number, name in enumerate(names):
+        save_image(root / name, colour=(10 * number, 0, 0))
+        if number in broken:
+            (root / name).write_bytes(b"broken")
+    rows = [f"{name},{split},{'cat' if number % 2 else 'dog'}\n" for number, name in enumerate(names)]
+    (root / "labels.csv").write_text("image,split,labels\n" + "".join(rows))
+    return build_datamodule("folder", options(root, **{"on_bad_image": "skip", "batch_size": 2, **changes}))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("broken", "expected"),
+    [
+        ({0, 1}, [((2, 3), (0, 1)), ((4, 5), ())]),
+        ({2, 3}, [((0, 1), ()), ((4, 5), (2, 3))]),
+        ({4, 5}, [((0, 1), ()), ((2, 3), (4, 5))]),
+        ({0, 1, 3, 4, 5}, [((2,), (0, 1, 3, 4, 5))]),
+    ],
+)
+def test_a_batch_of_nothing_but_broken_images_passes_its_names_on(tmp_path, workers, broken, expected):
+    module = photographs(tmp_path, 6, broken, workers=workers)
+    found = [(batch.image_id, batch.skipped) for batch in module.val_dataloader()]
+    assert found == [tuple(tuple(f"val{number}.png" for number in part) for part in batch) for batch in expected]
+    assert module.unreadable() == [f"val{number}.png" for number in sorted(broken)]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_split_of_nothing_but_broken_images_is_an_error(tmp_path, split, workers):
+    module = photographs(tmp_path, 6, range(6), split, workers=workers)
+    loader = module.train_dataloader() if split == "train" else module.val_dataloader()
+    with pytest.raises(BadImageError, match=rf"^All 6 image\(s\) are unreadable.*For example: .*{split}\d\.png"):
+        batches(loader)
+
+
+def trained_on(module, epoch=0):
+    loader = module.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return batches(loader)
+
+
+def test_in_training_another_image_takes_the_place_of_a_broken_one(tmp_path):
+    module = photographs(tmp_path, 8, {0, 1, 2, 3, 4}, "train", batch_size=4)
+    readable, broken = ({f"train{number}.png" for number in numbers} for numbers in (range(5, 8), range(5)))
+    substitutes = set()
+    for epoch in range(4):
+        found = trained_on(module, epoch)
+        assert [len(batch.image) for batch in found] == [4, 4], "as planned: no lone image, no missing step"
+        names = [name for batch in found for name in batch.image_id]
+        assert set(names) == readable
+        assert {name for batch in found for name in batch.skipped} == broken
+        substitutes.add(tuple(sorted(names)))
+    assert len(substitutes) > 1, "the same images would be shown twice all the time"
+    assert module.unreadable() == sorted(broken)
+
+
+def test_the_substitutes_depend_on_the_epoch_alone(tmp_path):
+    loads = [
+        [
+            (batch.image_id, batch.skipped)
+            for batch in trained_on(photographs(tmp_path, 8, {1, 2}, "train", workers=w), 3)
+        ]
+        for w in (0, 0, 2)
+    ]
+    assert loads[0] == loads[1] == loads[2]
+
+
+def test_all_processes_take_equally_many_training_steps_whichever_images_are_broken(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    sizes = []
+    for rank in range(2):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        module = photographs(tmp_path, 8, {0, 1, 2, 3, 5, 6, 7}, "train")
+        sizes.append([len(batch.image) for batch in trained_on(module)])
+    assert sizes == [[2, 2], [2, 2]]
+
+
+def test_a_preview_is_spread_over_the_split_and_goes_round_broken_images(tmp_path):
+    def preview(broken, **changes):
+        batch = photographs(tmp_path, 9, broken, **changes).val_dataloader().preview(3)
+        return batch and [int(name[3]) for name in batch.image_id]
+
+    assert preview(()) == [0, 4, 8]
+    assert preview({0, 8}) == [1, 2, 4]
+    assert preview(set(range(9)) - {5}) == [5]
+    assert preview(range(9)) is None
+    with pytest.raises(BadImageError, match="val8"):
+        preview({8}, on_bad_image="error")
+
+
+def test_a_test_split_with_a_missing_image_is_not_passed_over(tmp_path):
+    table = "image,split,labels\na.png,train,cat\nb.png,val,dog\nc.png,test,cat\n"
+    assert folder(tmp_path, table).is_available("test")
+    (tmp_path / "c.png").unlink()
+    module = build_datamodule("folder", options(tmp_path))
+    for ask in (module.split_ids, lambda: module.is_available("test")):
+        with pytest.raises(FileNotFoundError, match=r"missing, first: c.png \(row 4\)"):
+            ask()
+    assert not folder(tmp_path, GOOD).is_available("test"), "none is listed"
+
+
+@pytest.mark.parametrize("listed", [None, "cat\n"])
+def test_a_single_class_is_refused(tmp_path, listed):
+    module = folder(tmp_path, "image,split,labels\na.png,train,cat\nb.png,val,cat\n")
+    if listed:
+        (tmp_path / "classes.txt").write_text(listed)
+    with pytest.raises(ValueError, match=r"a single class, 'cat'; at least two .*another class.*classes\.txt"):
+        module.setup("fit")
+
+
+def test_a_second_class_may_have_no_image(tmp_path):
+    module = folder(tmp_path, "image,split,labels\na.png,train,cat\nb.png,val,\n")
+    (tmp_path / "classes.txt").write_text("cat\nother\n")
+    module.setup("fit")
+    assert module.classes == ("cat", "other")
 
 
 def test_a_corrected_label_changes_the_label_version(tmp_path: Path) -> None:

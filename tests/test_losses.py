@@ -1,4 +1,4 @@
-"""Masking and losses agree with the paper's equations, written out as plain loops in `tests.reference`.
+"""Masking and losses agree with the paper's equations, written out as plain loops in `reference`.
 
 B images, C classes, H×W pixels; masks lie in [0, 1]. Labels are float32, as the data sets yield them.
 """
@@ -7,6 +7,8 @@ import math
 
 import pytest
 import torch
+from reference import nn_explainer as reference
+from reference.convert import per_image
 from torch import Tensor
 
 from explainer.losses import (
@@ -18,8 +20,6 @@ from explainer.losses import (
     total_variation,
 )
 from explainer.masking import apply_mask, merge_masks
-from tests.reference import nn_explainer as reference
-from tests.reference.convert import per_image
 
 # Z·.05 and Z·.3 are whole numbers for 4×5, 10×6 and 20×20: a rounding error in Z·a would lose a pixel there.
 SHAPES = [(4, 3, 4, 5), (3, 5, 10, 6), (2, 7, 20, 20), (3, 4, 7, 11), (2, 6, 13, 3), (2, 3, 1, 9)]
@@ -89,12 +89,14 @@ def test_an_empty_set_of_classes_gives_a_zero_mask(present: float) -> None:
 
 
 def test_an_empty_mask_passes_on_no_gradient() -> None:
-    """The zero target mask of an image without a class is a constant."""
+    """The zero target mask of an image without a class is a constant; its neighbour in the batch still learns."""
     logits = random_logits(4, (2, 3, 4, 5)).requires_grad_()
-    target, _ = merge_masks(logits, torch.zeros(2, 3))
-    if target.requires_grad:
-        target.sum().backward()
-        assert torch.equal(logits.grad, torch.zeros_like(logits))
+    target, _ = merge_masks(logits, torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    target.sum().backward()
+    assert logits.grad is not None
+    assert torch.equal(logits.grad[0], torch.zeros_like(logits[0]))
+    assert (logits.grad[1, 1] > 0).all()
+    assert torch.equal(logits.grad[1, [0, 2]], torch.zeros_like(logits[1, [0, 2]]))
 
 
 def test_merging_does_not_depend_on_the_rest_of_the_batch() -> None:

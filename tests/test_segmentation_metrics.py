@@ -1,4 +1,4 @@
-"""The scores of Table 2 agree with Sec. 4.3 of NN-Explainer, written out as plain loops in `tests.reference`.
+"""The scores of Table 2 agree with Sec. 4.3 of NN-Explainer, written out as plain loops in `reference`.
 
 B images, C classes, H×W pixels; masks lie in [0, 1].
 """
@@ -7,11 +7,11 @@ import math
 
 import pytest
 import torch
+from reference import nn_explainer as reference
+from reference.convert import ignored_pixels, nested, per_image
 from torch import Tensor
 
 from explainer.metrics.segmentation import agreement, saliency
-from tests.reference import nn_explainer as reference
-from tests.reference.convert import ignored_pixels, nested, per_image
 
 REFERENCES = {"acc": reference.accuracy, "iou": reference.iou, "mae": reference.mae}
 SHAPES = [(4, 5, 7), (3, 8, 6), (2, 1, 9), (5, 13, 4), (1, 3, 3)]

@@ -85,7 +85,11 @@ def test_voc_downloads_what_is_absent_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        (None, FileNotFoundError, r"000001\.xml is missing"),
+        (
+            None,
+            FileNotFoundError,
+            r"1 of the 2 files .*train\.txt lists are missing in .*Annotations, first: 000001\.xml",
+        ),
         ("<annotation>", ValueError, r"000001\.xml is not valid XML"),
         ("<annotation><object><name>owl</name></object></annotation>", ValueError, "unknown class 'owl'.*aeroplane"),
     ],
@@ -100,13 +104,43 @@ def test_voc_names_a_bad_annotation(tmp_path, text, error, message):
         build_datamodule("voc", options(tmp_path)).setup("fit")
 
 
+def test_voc_names_what_a_killed_extraction_left_out(tmp_path):
+    base = voc_tree(tmp_path)
+    (base / "JPEGImages" / "000002.jpg").unlink()
+    message = (
+        r"1 of the 2 files .*lists are missing in .*JPEGImages, first: 000002\.jpg\. Unpack .* again.*on_bad_image"
+    )
+    for ask in ("prepare", "is_available"):
+        module = build_datamodule("voc", options(tmp_path))
+        with pytest.raises(FileNotFoundError, match=message):
+            module.setup("fit") if ask == "prepare" else module.is_available("train")
+    skipping = build_datamodule("voc", options(tmp_path, on_bad_image="skip"))
+    assert next(iter(skipping.val_dataloader())).skipped == ("000002",)
+    for file in (base / "JPEGImages").iterdir():
+        file.unlink()
+    (base / "JPEGImages").rmdir()
+    with pytest.raises(FileNotFoundError, match="2 of the 2 files"):
+        build_datamodule("voc", options(tmp_path)).setup("fit")
+
+
+KNOWN_SAMPLE = {"train": 4149, "val": 437, "test": 209}
+"""Images of the sample that the project's tests use; a full VOC has other numbers."""
+
+
 def test_real_voc_has_the_known_counts_and_masks_of_its_labels():
     module = real("voc", REAL_DATA, "VOCdevkit")
-    assert {split: len(ids) for split, ids in module.split_ids().items()} == {"train": 4149, "val": 437, "test": 209}
-    source = module.dataset("test").source
-    assert source.has_masks and len(source.masked) == 209
-    assert not module.dataset("train").source.has_masks
-    batch = next(iter(module.test_dataloader()))
-    for mask, labels in zip(batch.mask, batch.labels, strict=True):
-        painted = set(mask.unique().tolist()) - {0, VOID}
-        assert painted and painted <= {index + 1 for index in labels.nonzero().flatten().tolist()}
+    ids = module.split_ids()
+    assert {"train", "val"} <= ids.keys()
+    for split in ids:
+        listed = (REAL_DATA / "VOCdevkit/VOC2007/ImageSets/Main" / f"{split}.txt").read_text().split()
+        assert ids[split] == listed and len(set(listed)) == len(listed)
+    assert not set(ids["train"]) & set(ids["val"])
+    if {split: len(names) for split, names in ids.items()} == KNOWN_SAMPLE:
+        assert len(module.dataset("test").source.masked) == 209
+        assert not module.dataset("train").source.has_masks
+    split = next(name for name in ("test", "val", "train") if name in ids and module.dataset(name).source.has_masks)
+    dataset = module.dataset(split)
+    masked = [index for index, name in enumerate(dataset.image_ids) if name in dataset.source.masked][:8]
+    for item in (dataset[index] for index in masked):
+        painted = set(item.mask.unique().tolist()) - {0, VOID}
+        assert painted and painted <= {index + 1 for index in item.labels.nonzero().flatten().tolist()}

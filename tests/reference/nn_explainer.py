@@ -1,4 +1,4 @@
-"""NN-Explainer's losses (Sec. 3, Eq. 2-7) and segmentation scores (Sec. 4.3, Eq. 9) for one image, as plain loops.
+"""NN-Explainer's losses (Sec. 3, Eq. 1-8) and segmentation scores (Sec. 4.3, Eq. 9) for one image, as plain loops.
 
 C classes, H×W pixels, Z = H·W. Mask logits are nested lists [C][H][W], masks [H][W], class logits [C];
 `labels` holds one 0 or 1 per class. Speed and memory do not matter here; being easy to check against the paper does.
@@ -109,6 +109,41 @@ def total_variation(mask: Mask) -> float:
             if j + 1 < width:
                 total += abs(mask[i][j] - mask[i][j + 1])
     return total / (height * width)
+
+
+def loss_terms(
+    image: list[Mask],
+    labels: list[float],
+    mask_logits: list[Mask],
+    classifier: Callable[[list[Mask]], list[float]],
+    area_bounds: tuple[float, float],
+) -> dict[str, float]:
+    """The terms of Eq. 1 for one image, unweighted, with those of Eq. 6 one by one.
+
+    `classifier` is the explanandum: image [3][H][W] -> logits [C].
+    """
+    target, non_target = target_mask(mask_logits, labels), non_target_mask(mask_logits, labels)
+    complement = [[1 - value for value in row] for row in target]
+    return {
+        "classification": classification_loss(classifier(masked_image(image, target)), labels),  # Eq. 2
+        "entropy": negative_entropy(classifier(masked_image(image, complement))),  # Eq. 3
+        "area_target": area(target),  # Eq. 6, from here
+        "area_nontarget": area(non_target),
+        "bound": bound_term([class_mask(logits) for logits in mask_logits], labels, *area_bounds),
+        "tv": total_variation(target) + total_variation(non_target),  # Eq. 8
+    }
+
+
+def explainer_loss(terms: dict[str, float], weights: dict[str, float]) -> float:
+    """Eq. 1: the classification loss plus the weighted other terms; Eq. 6's three have a weight each."""
+    return (
+        terms["classification"]
+        + weights["entropy"] * terms["entropy"]
+        + weights["area_target"] * terms["area_target"]
+        + weights["area_nontarget"] * terms["area_nontarget"]
+        + weights["bound"] * terms["bound"]
+        + weights["tv"] * terms["tv"]
+    )
 
 
 def accuracy(mask: Mask, ground_truth: Mask, ignored: list[tuple[int, int]] | None = None) -> float:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tests.reference import nn_explainer as reference
+from reference import nn_explainer as reference
 
 CLOSE = {"abs": 1e-12}
 GROUND_TRUTH = [[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
@@ -111,3 +111,24 @@ def test_saliency_by_hand() -> None:
     """Log area, never below log .05, less the log of the present classes' probability."""
     assert reference.saliency(filled(0.4), [0.5, 0.3, 0.2], [1, 1, 0]) == pytest.approx(math.log(0.5), **CLOSE)
     assert reference.saliency(filled(0.01), [1.0, 0.0], [1, 0]) == pytest.approx(math.log(0.05), **CLOSE)
+
+
+def test_the_loss_is_put_together_by_hand() -> None:
+    """Two pixels, masks (3/4, 1/2) of the present class and (1/2, 1/4) of the other, a classifier of pixel sums."""
+    log3 = math.log(3)
+    logits = [[[log3, 0.0]], [[0.0, -log3]]]
+    image = [[[1.0, 2.0]], [[0.0, 0.0]], [[0.0, 0.0]]]
+    terms = reference.loss_terms(image, [1, 0], logits, lambda pixels: [sum(pixels[0][0]), 0.0], (0.5, 0.5))
+    complement = 1 / (1 + math.exp(-1.25))  # the complement's logits are 1/4 + 2/2 and 0
+    expected = {
+        "classification": (math.log(1 + math.exp(-1.75)) + math.log(2)) / 2,  # the masked image's are 3/4 + 1 and 0
+        "entropy": (complement * math.log(complement) + (1 - complement) * math.log(1 - complement)) / 2,
+        "area_target": 0.625,
+        "area_nontarget": 0.375,
+        "bound": (0.25 + 0.5) / 2,
+        "tv": (0.25 + 0.25) / 2,
+    }
+    assert terms == pytest.approx(expected, **CLOSE)
+    weights = {"entropy": 10.0, "area_target": 100.0, "area_nontarget": 1000.0, "bound": 1e4, "tv": 1e5}
+    by_hand = sum({"classification": 1.0, **weights}[name] * value for name, value in expected.items())
+    assert reference.explainer_loss(terms, weights) == pytest.approx(by_hand, rel=1e-12)

@@ -1,0 +1,139 @@
+"""The training step assembles the loss as NN-Explainer's Eq. 1, 6 and 8 say, written as plain loops in `reference`.
+
+B images, C classes, H×W pixels.
+"""
+
+from dataclasses import asdict
+
+import pytest
+import torch
+from reference import nn_explainer as reference
+from reference.convert import nested
+from torch import nn
+from toy_models import FlatNet, freeze
+
+from datamodules import Batch
+from explainer.losses import LossWeights
+from explainer.module import LOSS_NAMES, TERMS, ExplainerModule
+
+CLASSES, SIZE = ("cat", "dog", "hen", "pig"), 6
+# No two alike, the classification loss's 1 included, and no bound at its default: a mix-up must show.
+WEIGHTS = LossWeights(
+    entropy=0.7, area_target=0.11, area_nontarget=0.31, bound=1.3, tv=1.7, min_area=0.25, max_area=0.5
+)
+LABELS = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 1, 0]])
+"""Some classes, none, all, and one."""
+
+
+class FixedMasks(nn.Module):
+    """Class mask logits that do not depend on the image, as an Explainer's forward gives them."""
+
+    num_classes = len(CLASSES)
+
+    def __init__(self):
+        super().__init__()
+        values = torch.randn(len(LABELS), len(CLASSES), SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+        self.logits = nn.Parameter(1.5 * values)
+
+    def forward(self, image):
+        return self.logits[: len(image)]
+
+
+@pytest.fixture
+def image():
+    return torch.randn(len(LABELS), 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Masks that are learned pixel by pixel, against a linear classifier."""
+    torch.manual_seed(2)
+    explanandum = freeze(FlatNet(len(CLASSES), SIZE), classes=CLASSES, size=SIZE)
+    made = ExplainerModule(FixedMasks(), explanandum, WEIGHTS)
+    monkeypatch.setattr(made, "log", lambda *_, **__: None)  # there is no Trainer to log to
+    return made
+
+
+def expected_terms(module, image):
+    """Each term's mean over the images, from plain loops."""
+    linear = module.explanandum.model.linear
+    weight = nested(linear.weight.reshape(len(CLASSES), 3, SIZE, SIZE))
+    bias = nested(linear.bias)
+
+    def classifier(pixels):
+        return [
+            bias[c]
+            + sum(weight[c][k][i][j] * pixels[k][i][j] for k in range(3) for i in range(SIZE) for j in range(SIZE))
+            for c in range(len(CLASSES))
+        ]
+
+    by_image = [
+        reference.loss_terms(nested(picture), nested(labels), nested(logits), classifier, (0.25, 0.5))
+        for picture, labels, logits in zip(image, LABELS, module.network.logits, strict=True)
+    ]
+    return {name: sum(terms[name] for terms in by_image) / len(by_image) for name in by_image[0]}
+
+
+def test_every_term_is_that_of_the_plain_loops(module, image):
+    terms, masked_logits = module.loss_terms(image, LABELS)
+    expected = expected_terms(module, image)
+    assert tuple(terms) == tuple(expected) == TERMS
+    for name, term in terms.items():
+        assert term.shape == ()
+        assert term.item() == pytest.approx(expected[name], abs=1e-5), name
+    assert masked_logits.shape == LABELS.shape
+
+
+def test_each_image_alone_has_the_terms_of_the_plain_loops(module, image):
+    # A wrong term of one image can't hide behind another's.
+    logits = module.network.logits.detach()
+    for index in range(len(LABELS)):
+        module.network.logits = nn.Parameter(logits[[index]])
+        terms, _ = module.loss_terms(image[[index]], LABELS[[index]])
+        whole = dict(zip(("image", "labels", "logits"), (image, LABELS, logits), strict=True))
+        linear = module.explanandum.model.linear
+
+        def classifier(pixels, linear=linear):
+            return nested(linear(torch.tensor(pixels).flatten()))
+
+        expected = reference.loss_terms(*(nested(value[index]) for value in whole.values()), classifier, (0.25, 0.5))
+        for name, term in terms.items():
+            assert term.item() == pytest.approx(expected[name], abs=1e-5), (index, name)
+
+
+def test_the_terms_weigh_what_they_are_told(module, image):
+    expected = reference.explainer_loss(expected_terms(module, image), asdict(WEIGHTS))
+    batch = Batch(image, LABELS, ("a", "b", "c", "d"))
+    assert module.training_step(batch, 0).item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["train", "val"])
+def test_what_is_logged_is_what_the_loops_say(module, image, stage):
+    batch = Batch(image, LABELS, ("a", "b", "c", "d"))
+    (module.training_step if stage == "train" else module.validation_step)(batch, 0)
+    expected = expected_terms(module, image)
+    weights = {"classification": 1.0} | asdict(WEIGHTS)
+    means = {name: module.means[name].compute().item() for name in LOSS_NAMES if name.startswith(stage)}
+    for name, value in expected.items():
+        assert means[f"{stage}/{name}"] == pytest.approx(value, abs=1e-5)
+        assert means[f"{stage}/{name}_weighted"] == pytest.approx(weights[name] * value, abs=1e-5)
+    assert means[f"{stage}_loss"] == pytest.approx(reference.explainer_loss(expected, weights), abs=1e-5)
+
+
+def test_the_loss_has_the_gradient_of_the_plain_loops(module, image):
+    """By finite differences of the reference, along one direction for each image."""
+    direction = torch.randn(module.network.logits.shape, generator=torch.Generator().manual_seed(3))
+    module.training_step(Batch(image, LABELS, ("a", "b", "c", "d")), 0).backward()
+    slope = (module.network.logits.grad * direction).sum().item()
+    start, values = module.network.logits.detach().double(), []
+    for step in (-1e-4, 1e-4):
+        module.network.logits = nn.Parameter(start + step * direction)
+        values.append(reference.explainer_loss(expected_terms(module, image), asdict(WEIGHTS)))
+    assert slope == pytest.approx((values[1] - values[0]) / 2e-4, abs=1e-4)
+    assert abs(slope) > 1e-2
+
+
+def test_the_explanandum_learns_nothing(module, image):
+    module.training_step(Batch(image, LABELS, ("a", "b", "c", "d")), 0).backward()
+    assert all(parameter.grad is None for parameter in module.explanandum.parameters())
+    assert all(name.startswith("network.") for name in module.state_dict())
