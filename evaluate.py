@@ -146,7 +146,9 @@ def report(table: SegmentationTable, output: Path) -> None:
     write_table(table.rows, output / "segmentation")
     print(markdown(table.rows))
     if table.total_skipped:
-        print(f"{table.total_skipped} images without a class or a mask, or unreadable, are not in the table.")
+        print(
+            "Not in the table: " + ", ".join(f"{count} {why}" for why, count in table.left_out.items() if count) + "."
+        )
     print(f"Written to {output / 'segmentation'}.csv, .json and .md")
 
 

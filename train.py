@@ -216,7 +216,8 @@ def train_explainer(
         hours = stopwatch.seconds / 3600
         module.network.load_state_dict(folder.load_explainer().state_dict())
         pictures = [picture for _, picture in panels.draw(trainer, module)]
-        Image.fromarray(stack_panels(pictures)).save(folder.path / "masks.png")
+        if pictures:  # none if every validation file has become unreadable since
+            Image.fromarray(stack_panels(pictures)).save(folder.path / "masks.png")
         summary = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "hours": round(hours, 4)}
         # The last file of a run: it says that all the others are there.
         stopped = {"stopped_early": trainer.should_stop, "patience": options.run.patience}
