@@ -20,6 +20,7 @@ from explainer.finetune import FinetuneOptions
 from explainer.losses import LossWeights
 from explainer.machine import MachineOptions
 from explainer.optimizer import OptimizerOptions
+from explainer.run_folder import RunFolder
 
 CONFIGS = Path(__file__).parent / "configs"
 AUTO = "auto"
@@ -182,10 +183,9 @@ def parse(arguments: Sequence[str]) -> tuple[TrainOptions, str]:
     arguments = _config_files_first(arguments)
     resumed = _peek(arguments).resume
     if resumed:
-        saved = Path(resumed) / "config.yaml"
-        if not saved.is_file():
-            raise FileNotFoundError(f"--resume {resumed} is not the folder of a run: it has no config.yaml.")
-        arguments = ["--config", str(saved), *arguments]
+        folder = RunFolder(Path(resumed))
+        saved = folder.read_config()  # its error says what a run folder is
+        arguments = ["--config", str(folder.config), *arguments]
     asks_for_help = not {"-h", "--help"}.isdisjoint(arguments)  # which shows the code's defaults
     parser = make_parser(None if asks_for_help else find_recipe(arguments))
     namespace = parser.parse_args(arguments)
@@ -193,7 +193,7 @@ def parse(arguments: Sequence[str]) -> tuple[TrainOptions, str]:
     namespace.resume, namespace.refit = None, False  # one-time wishes; whoever repeats the run has them no more
     config = parser.dump(namespace, skip_unset=False)
     if resumed:
-        refuse_changes(_yaml(saved), yaml.safe_load(config))
+        refuse_changes(saved, yaml.safe_load(config))
     return options, config
 
 
