@@ -10,7 +10,17 @@ PROGRAMS = {"train", "evaluate"}
 OURS = {"explainer", "datamodules", "command_line", "benchmarks", *PROGRAMS}
 OPTIONAL = {"cv2", "skimage", "captum", "pycocotools"}
 """Not needed for training a classifier and an Explainer, so importing the packages must not need them either."""
-SHARED_BY_METHODS = {"base", "spec", "perturb", "capture", "__init__"}
+SHARED_BY_METHODS = {
+    "base",
+    "spec",
+    "perturb",
+    "cam",
+    "capture",
+    "mask_optimisation",
+    "pami_parts",
+    "superpixels",
+    "__init__",
+}
 """Files of explainer/attribution that hold no method, or every method's name."""
 
 

@@ -3,13 +3,38 @@
 from collections.abc import Mapping
 
 from explainer.attribution.base import AttributionMethod
-from explainer.attribution.grad_cam import GradCAM
+from explainer.attribution.extremal import ExtremalPerturbations
+from explainer.attribution.grad_cam import GradCAM, GradCAMpp, WGradCAM
+from explainer.attribution.group_cam import GroupCAM, GroupCAMHead
+from explainer.attribution.igos import IGOS, IGOSpp
 from explainer.attribution.learned import LearnedExplainer
+from explainer.attribution.meaningful import EMP
+from explainer.attribution.pami import PAMI, PAMIWindow
+from explainer.attribution.rise import RISE
+from explainer.attribution.score_cam import ScoreCAM
+from explainer.attribution.sigcam import AOP, SIGCAM
+from explainer.attribution.trivial import Center, Random
 from explainer.capture import CannotExplain
 
 METHODS: dict[str, type[AttributionMethod]] = {
     "explainer": LearnedExplainer,
     "grad_cam": GradCAM,
+    "grad_cam_pp": GradCAMpp,
+    "wgrad_cam": WGradCAM,
+    "group_cam": GroupCAM,
+    "group_cam_head": GroupCAMHead,
+    "score_cam": ScoreCAM,
+    "pami_window": PAMIWindow,
+    "pami": PAMI,
+    "i_gos": IGOS,
+    "igos_pp": IGOSpp,
+    "mask": EMP,
+    "sigcam": SIGCAM,
+    "aop": AOP,
+    "extremal": ExtremalPerturbations,
+    "rise": RISE,
+    "random": Random,
+    "center": Center,
 }
 
 

@@ -1,0 +1,134 @@
+"""What perturbation methods share: blurred images, masked forward passes in chunks, sums of masks by their scores.
+
+B images, N masks, n masks of one chunk, C classes, M maps, H×W pixels; masks lie in [0, 1]: 1 keeps a pixel, 0 replaces
+it by the baseline image.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from explainer.explanandum import Explanandum
+from explainer.masking import at_least_float32
+
+Classifier = Callable[[Tensor], Tensor]
+"""Images [n,3,H,W] -> logits [n,C]; an explanandum, or any other callable."""
+
+MakeMasks = Callable[[int, int], Tensor]
+"""(start, stop) -> the masks start … stop-1: [n,H,W], the same for all images, or [B,n,H,W]."""
+
+ChunkSize = int | Literal["auto"]
+
+CPU_CHUNK = 32
+"""Larger batches are no faster on a CPU."""
+
+GPU_CHUNK_LIMIT = 256
+"""Larger batches are hardly faster on a GPU."""
+
+PASS_BYTES = 200
+"""Memory of a forward pass, in multiples of its float32 images; VGG-16, which is greedy, takes some 90."""
+
+
+def gaussian_blur(image: Tensor, kernel_size: int, sigma: float) -> Tensor:
+    """Images [B,C,H,W] convolved with a Gaussian of kernel_size × kernel_size taps (odd) that sum to one.
+
+    Beyond its border the image goes on as its mirror image, the border pixel not doubled ("reflect"); for a kernel that
+    is larger than the image it is mirrored again and again. Blurring commutes with normalising an image.
+    """
+    if kernel_size % 2 != 1 or kernel_size < 1:
+        raise ValueError(f"A blur's kernel_size is {kernel_size}; give an odd number, so that the kernel has a centre.")
+    with torch.autocast(image.device.type, enabled=False):
+        pixels = at_least_float32(image)
+        rows, columns = (_blur_matrix(size, kernel_size, sigma).to(pixels) for size in image.shape[-2:])
+        return (rows @ pixels @ columns.T).to(image.dtype)
+
+
+def _blur_matrix(size: int, kernel_size: int, sigma: float) -> Tensor:
+    """A blur of `size` pixels with mirrored borders, as a matrix [size,size]."""
+    offset = torch.arange(kernel_size) - kernel_size // 2
+    taps = torch.exp(-((offset.double() / sigma) ** 2) / 2)
+    period = max(1, 2 * (size - 1))  # of a line that is mirrored without end
+    source = (torch.arange(size)[:, None] + offset) % period
+    source = torch.minimum(source, period - source).clamp(max=size - 1)
+    return torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, source, (taps / taps.sum()).expand(size, -1))
+
+
+def class_scores(explanandum: Explanandum, logits: Tensor) -> Tensor:
+    """Logits [...,C] -> float32 probabilities [...,C]: sigmoid for a multi-label classifier, else softmax."""
+    return explanandum.probabilities(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape)
+
+
+def resolved_chunk_size(chunk_size: ChunkSize, image: Tensor) -> int:
+    """Masked images of one forward pass; "auto" takes what fits into half of the free memory of the image's device.
+
+    It is a power of two, so that it, and with it the rounding of results, changes little with what else is in memory.
+    """
+    if chunk_size != "auto":
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size is {chunk_size}; give the masked images of one forward pass, or auto.")
+        return chunk_size
+    if image.device.type != "cuda":
+        return CPU_CHUNK
+    free, _ = torch.cuda.mem_get_info(image.device)
+    free += torch.cuda.memory_reserved(image.device) - torch.cuda.memory_allocated(image.device)
+    fits = free // 2 // (PASS_BYTES * image[0].numel() * 4)
+    return int(2 ** (max(1, min(GPU_CHUNK_LIMIT, fits)).bit_length() - 1))
+
+
+@torch.no_grad()
+def masked_logits(
+    classifier: Classifier,
+    image: Tensor,
+    masks: Tensor | MakeMasks,
+    count: int | None = None,
+    baseline: Tensor | float = 0.0,
+    chunk_size: ChunkSize = "auto",
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The classifier's answers to B × N masked images, of which never more than `chunk_size` are in memory (or B).
+
+    Args:
+        classifier: images -> logits.
+        image: [B,3,H,W], normalised.
+        masks: [N,H,W], the same for all images, or [B,N,H,W]; or a function that makes them chunk by chunk.
+        count: N, if `masks` is a function.
+        baseline: what replaces masked pixels: [B,3,H,W] (or what broadcasts to it), normalised, or one value.
+        chunk_size: masked images of one forward pass; the answers don't depend on it.
+
+    Yields:
+        For each chunk its masks, [n,H,W] or [B,n,H,W], and the logits [B,n,C] of all classes.
+    """
+    if isinstance(masks, Tensor):
+        whole, count = masks, masks.shape[-3]
+
+        def masks(start: int, stop: int) -> Tensor:
+            return whole[..., start:stop, :, :]
+
+    if count is None:
+        raise ValueError("The number of masks, `count`, must be given with a function that makes them.")
+    limit = resolved_chunk_size(chunk_size, image)
+    step = max(1, limit // len(image))
+    replacement = torch.as_tensor(baseline, dtype=image.dtype, device=image.device)
+    for start in range(0, count, step):
+        chunk = masks(start, min(start + step, count))
+        inputs = masked_images(image, chunk, replacement)
+        logits = torch.cat([classifier(part) for part in inputs.split(limit)])
+        yield chunk, logits.reshape(len(image), -1, logits.shape[-1])
+
+
+def masked_images(image: Tensor, masks: Tensor, baseline: Tensor) -> Tensor:
+    """Images [B,3,H,W] under masks [n,H,W] or [B,n,H,W], in their memory format: [B·n,3,H,W], image by image."""
+    own = masks if masks.ndim == 4 else masks[None]
+    weight = own[:, :, None].to(image.dtype)
+    hidden = baseline if baseline.ndim == 0 else baseline.expand_as(image)[:, None]
+    inputs = torch.lerp(hidden, image[:, None], weight).flatten(0, 1)  # exact for masks of 0 and 1
+    if image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous():
+        return inputs.contiguous(memory_format=torch.channels_last)
+    return inputs
+
+
+def weighted_sum(weights: Tensor, masks: Tensor) -> Tensor:
+    """Sum masks [n,...] by weights [M,n]: M sums [M,...], in float32 also under autocast."""
+    with torch.autocast(weights.device.type, enabled=False):
+        return (weights.float() @ masks.float().flatten(1)).unflatten(1, masks.shape[1:])
