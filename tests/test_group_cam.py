@@ -36,7 +36,7 @@ def step_by_step(explanandum, image, target, groups, theta, head=False):
     total, alphas = torch.zeros(image.shape[1:]), []
     for channels in np.array_split(np.arange(features.shape[1]), groups):
         cells = sum(gradient[0, k].mean() * features[0, k].detach() for k in channels.tolist()).relu()
-        if theta:
+        if theta is not None:
             cells = torch.where(cells > float(np.percentile(cells.numpy(), theta)), cells, 0.0)
         region = F.interpolate(cells[None, None], image.shape[1:], mode="bilinear", align_corners=False)[0, 0]
         if region.max() == region.min():
@@ -48,7 +48,7 @@ def step_by_step(explanandum, image, target, groups, theta, head=False):
 
 
 @OUTPUTS
-@pytest.mark.parametrize(("groups", "theta"), [(8, 70), (3, 70), (2, 35.5), (4, None), (1, 0)])
+@pytest.mark.parametrize(("groups", "theta"), [(8, 70), (3, 70), (2, 35.5), (4, None), (1, None), (4, 0)])
 def test_equals_the_algorithm_step_by_step(output, groups, theta):
     explanandum, image, target = freeze(SmallNet(), output=output), images(4, 24, 40), [2, 0, 1, 2]
     steps = [step_by_step(explanandum, *pair, groups, theta) for pair in zip(image, target, strict=True)]

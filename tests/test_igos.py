@@ -8,6 +8,8 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from reference import igos as reference
+from reference.convert import nested
 from torch import nn
 from toy_models import SmallNet, WindowNet, freeze
 
@@ -24,8 +26,6 @@ from explainer.attribution.mask_optimisation import (
     total_variation,
 )
 from explainer.attribution.perturb import gaussian_blur
-from tests.reference import igos as reference
-from tests.reference.convert import nested
 
 SIZE = 12
 

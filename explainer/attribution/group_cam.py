@@ -143,7 +143,8 @@ class GroupCAM(_Grouped):
     Args:
         explanandum: the classifier.
         groups: G (Sec. 4.1); of consecutive channels.
-        theta: percentile below which a group's cells are taken for noise (Sec. 4.1); None or 0 keeps them all.
+        theta: percentile up to which a group's cells are taken for noise (Sec. 4.1); None keeps them all, while 0 takes
+            away the lowest, as Eq. 3 reads.
         kernel_size: of the blur that replaces what a mask hides (the authors' code).
         sigma: likewise.
         target_layer: name of the layer read; None takes the explanandum's own, its last spatial one.
@@ -166,7 +167,7 @@ class GroupCAM(_Grouped):
         self.theta = theta
 
     def _filtered(self, maps: Tensor) -> Tensor:
-        return denoise(maps, self.theta) if self.theta else maps
+        return maps if self.theta is None else denoise(maps, self.theta)
 
     def _merged(self, maps: Tensor, contribution: Contribution) -> Tensor:
         # Eq. 7 sums enlarged, normalised maps. Enlarging is linear and keeps constants: once, at the end, is the same.

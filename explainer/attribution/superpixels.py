@@ -66,12 +66,11 @@ SEGMENTATIONS: tuple[Callable[[Picture], Labels], ...] = (
 
 def viridis(values: NDArray[np.floating[Any]]) -> Picture:
     """A map [H,W], scaled to [0, 1], in viridis colours; a flat one is of the lowest colour throughout."""
-    import cv2
+    from matplotlib import colormaps
 
     low, high = values.min(), values.max()
     scaled = (values - low) / max(high - low, np.finfo(np.float32).tiny)
-    colours = cv2.applyColorMap((255 * scaled).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-    return np.ascontiguousarray(colours[:, :, ::-1])
+    return np.ascontiguousarray(colormaps["viridis"](scaled, bytes=True)[:, :, :3])
 
 
 class Segmenter:

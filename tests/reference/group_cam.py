@@ -7,8 +7,8 @@ is that of the authors' first code: filter at the activations' resolution, resiz
 import math
 from collections.abc import Callable
 
-from tests.reference.nn_explainer import Mask
-from tests.reference.pixels import Image, added, bilinear, blended, filled, gaussian_blur, min_max, scaled
+from reference.nn_explainer import Mask
+from reference.pixels import Image, added, bilinear, blended, filled, gaussian_blur, min_max, scaled
 
 
 def weights(gradients: list[Mask]) -> list[float]:

@@ -6,8 +6,8 @@ The mask is h×w, the image H×W; a mask of ones keeps the image, a mask of zero
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.reference.nn_explainer import Mask
-from tests.reference.pixels import Image, added, bilinear, bilinear_transposed, blended, filled, scaled
+from reference.nn_explainer import Mask
+from reference.pixels import Image, added, bilinear, bilinear_transposed, blended, filled, scaled
 
 
 class Problem(NamedTuple):

@@ -6,8 +6,8 @@ Masks are nested lists [H][W] of 0 and 1; a part may be anything that the keep-o
 from collections.abc import Callable
 from typing import Any
 
-from tests.reference.nn_explainer import Mask
-from tests.reference.pixels import added, filled, scaled
+from reference.nn_explainer import Mask
+from reference.pixels import added, filled, scaled
 
 
 def contributions(parts: list[Any], keep_only: Callable[[Any], Any], score: Callable[[Any], float]) -> list[float]:

@@ -5,7 +5,7 @@ An image is nested lists [channels][H][W], a mask [H][W].
 
 import math
 
-from tests.reference.nn_explainer import Mask
+from reference.nn_explainer import Mask
 
 Image = list[Mask]
 

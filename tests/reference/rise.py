@@ -6,8 +6,8 @@ H×W pixels; masks in [0, 1].
 import math
 from collections.abc import Callable
 
-from tests.reference.nn_explainer import Mask, masked_image
-from tests.reference.pixels import Image, added, bilinear, filled, scaled
+from reference.nn_explainer import Mask, masked_image
+from reference.pixels import Image, added, bilinear, filled, scaled
 
 
 def cell_size(length: int, cells: int) -> int:

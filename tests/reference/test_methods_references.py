@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tests.reference import group_cam, igos, pami, pixels, rise
+from reference import group_cam, igos, pami, pixels, rise
 
 CLOSE = {"abs": 1e-12}
 
