@@ -3,11 +3,13 @@
 `python evaluate.py --run RUN --methods explainer grad_cam --tables segmentation --split test --output DIR`
 """
 
+import argparse
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader
@@ -16,11 +18,11 @@ from command_line import HelpFormatter, Parser, make_datamodule, parse, to_datac
 from datamodules import ImageDataModule
 from datamodules.batch import Batch
 from datamodules.sample import Split
-from explainer.attribution.spec import parse_method
+from explainer.attribution.spec import method_rows, parse_method
 from explainer.entry import run_command
 from explainer.evaluation import SegmentationTable, VoidRule
 from explainer.explanandum import Explanandum
-from explainer.machine import MachineOptions, make_trainer
+from explainer.machine import MachineOptions, make_trainer, precision_of
 from explainer.progress import progress
 from explainer.report.tables import markdown, write_table
 from explainer.run_folder import RunFolder, require_writable
@@ -66,15 +68,33 @@ def main(arguments: list[str] | None = None) -> Path:
     output = options.output or folder.path / "evaluation"
     explanandum = folder.load_explanandum()
     datamodule = run_datamodule(options, folder, explanandum)
-    needs_network = any(spec.takes("network") for spec in specs.values())
-    resources = {"network": folder.load_explainer()} if needs_network else {}
+    resources: dict[str, Any] = {"workers": datamodule.options.workers}
+    if any(spec.takes("network") for spec in specs.values()):
+        resources["network"] = folder.load_explainer()
     methods = {text: spec.build(explanandum, **resources) for text, spec in specs.items()}
     require_writable(output)
-    table = SegmentationTable(explanandum, methods, options.void)
+    if precision_of(machine) == "bf16-mixed":
+        explanandum.store_in(torch.bfloat16)
+    table = SegmentationTable(explanandum, methods, options.void).to(memory_format=torch.channels_last)
     trainer = make_trainer(machine, inference_mode=False, callbacks=[progress()])
     trainer.test(table, datamodule=OneSplit(datamodule, options.split), verbose=False)
     report(table, output)
     return output
+
+
+class ListMethods(argparse.Action):
+    """Print what --methods takes, and exit: like --help, whatever else is on the command line."""
+
+    def __init__(self, option_strings: list[str], dest: str, **keywords: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=keywords["help"])
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Exit with status 0."""
+        for row in method_rows():
+            name, *facts = row.items()
+            print(name[1])
+            print("".join(f"    {title + ':':18}{fact}\n" for title, fact in facts if fact), end="")
+        parser.exit()
 
 
 class OneSplit(LightningDataModule):
@@ -114,6 +134,7 @@ def parse_evaluation(arguments: list[str]) -> tuple[EvaluateOptions, MachineOpti
         default=["explainer", "grad_cam"],
         help="Attribution methods, each as NAME or NAME:option=value,option=value.",
     )
+    parser.add_argument("--list_methods", action=ListMethods, help="Print every method, its paper and cost, and exit.")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="Tables to make.")
     parser.add_class_arguments(MachineOptions, None, default={"precision": "32-true"}, skip={"compile"})
     namespace = parser.parse_args(arguments)

@@ -68,9 +68,8 @@ class SegmentationTable(LightningModule):
         unreadable = has_class.new_tensor(len(batch.skipped), dtype=torch.long)
         self.left_out_counts += torch.stack([unreadable, (~has_class).sum(), (has_class & ~has_mask).sum()])
         if usable.any():
-            self._add(
-                batch.image[usable], batch.labels[usable], (batch.mask > 0)[usable] & valid[usable], valid[usable]
-            )
+            image = batch.image[usable].contiguous(memory_format=torch.channels_last)
+            self._add(image, batch.labels[usable], (batch.mask > 0)[usable] & valid[usable], valid[usable])
 
     def _add(self, image: Tensor, labels: Tensor, truth: Tensor, valid: Tensor) -> None:
         for name, method in self.methods.items():

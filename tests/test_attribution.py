@@ -236,7 +236,8 @@ def test_all_present_classes_at_once_are_what_they_are_one_by_one(name):
     assert_is_a_map(maps, image[image_index])
     for single, index, label in zip(maps, image_index.tolist(), target.tolist(), strict=True):
         expected = case(image[index : index + 1], [label])[0]
-        torch.testing.assert_close(single, expected, rtol=1e-4, atol=1e-6)
+        # A line search passes rounding on magnified, hence not 1e-6.
+        torch.testing.assert_close(single, expected, rtol=1e-4, atol=2e-5)
 
 
 @EVERY
@@ -352,6 +353,19 @@ def test_a_method_is_named_with_its_options():
     spec = parse_method("grad_cam:target_layer=features.3")
     assert spec == MethodSpec("grad_cam", {"target_layer": "features.3"})
     assert spec.build(freeze(SmallNet()), network=None).target_layer == "features.3"
+
+
+def test_a_comma_within_brackets_parts_no_options():
+    spec = parse_method("pami_window:radius=[20,40.5],step=3")
+    assert spec.options == {"radius": [20, 40.5], "step": 3}
+    spec = parse_method("aop:base=(rise:masks=5,cells=3),theta=0.5")
+    assert spec.options == {"base": "rise:masks=5,cells=3", "theta": 0.5}
+    assert spec.build(freeze(SmallNet())).base.masks == 5
+
+
+def test_options_come_before_resources():
+    assert parse_method("pami:workers=3").build(freeze(SmallNet()), workers=1).segmenter.workers == 3
+    assert parse_method("pami").build(freeze(SmallNet()), workers=1).segmenter.workers == 1
 
 
 @pytest.mark.parametrize("text", ["grad_cam:layer=features", "grad_cam:target_layer", "explainer:network=x"])

@@ -9,6 +9,7 @@ from small_data import save_image
 from small_runs import TEST_IMAGES, start
 
 import evaluate
+from explainer.attribution import METHODS
 from explainer.run_folder import RunFolder
 
 
@@ -112,3 +113,28 @@ def test_what_is_no_run_folder_is_one_clean_line_on_a_command_line(tmp_path):
     assert answer.returncode == 1
     assert answer.stderr.strip() == f"error: {tmp_path} is not the folder of a run: it has no config.yaml."
     assert not list(tmp_path.iterdir())
+
+
+def test_the_list_of_methods_needs_no_run(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main(["--list_methods"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    for name in METHODS:
+        assert f"\n{name}\n" in f"\n{text}"
+    assert "masks=4000" in text
+
+
+def test_any_method_makes_a_row_with_its_options(small_run, tmp_path):
+    texts = ["pami:second_run=false", "rise:masks=9,seed=3", "group_cam:groups=2", "aop:optimiser=mask:iterations=2"]
+    found = table(small_run, tmp_path, "--methods", *texts, "random", "center", "--limit", 2)
+    assert [row["method"] for row in found][: len(texts) + 2] == [*texts, "random", "center"]
+    scores = [tuple(row.values())[1:] for row in found]
+    assert len(set(scores)) == len(scores)  # each is another map
+
+
+def test_bf16_makes_nearly_the_same_table(small_run, tmp_path, rows):
+    found = table(small_run, tmp_path, "--methods", "explainer", "grad_cam", "--precision", "bf16-mixed")
+    for row, exact in zip(found, rows, strict=True):
+        assert float(row["mae"]) == pytest.approx(float(exact["mae"]), abs=3)
+    assert found[:2] != rows[:2]

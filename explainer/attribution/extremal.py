@@ -38,6 +38,10 @@ class ExtremalPerturbations(AttributionMethod):
         chunk_size: masked images of one pass.
     """
 
+    paper = "Fong, Patrick and Vedaldi, ICCV 2019"
+    needs = "gradients"
+    passes = "areas · iterations forward and backward (3200)"
+
     MOMENTUM = 0.9
     DAMPENING = 0.9
     AREA_WEIGHT = 300.0

@@ -33,6 +33,10 @@ class GradCAM(_WeightedChannels):
         target_layer: name of the layer read; None takes the explanandum's own (its last spatial one, as in the paper).
     """
 
+    paper = "Selvaraju et al., ICCV 2017"
+    needs = "activations and gradients"
+    passes = "1 forward, 1 backward to the layer"
+
     def _weight(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return gradient.mean(dim=CELLS, keepdim=True)
 
@@ -44,6 +48,10 @@ class WGradCAM(_WeightedChannels):
         explanandum: the classifier.
         target_layer: name of the layer read; None takes the explanandum's own (its last spatial one, as in the paper).
     """
+
+    paper = "Zhang, Rao and Yang: SIGCAM, Eq. 2"
+    needs = "activations and gradients"
+    passes = "1 forward, 1 backward to the layer"
 
     def _weight(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return (gradient * activation).mean(dim=CELLS, keepdim=True)
@@ -60,6 +68,10 @@ class GradCAMpp(_WeightedChannels):
         explanandum: the classifier.
         target_layer: name of the layer read; None takes the explanandum's own (its last spatial one, as in the paper).
     """
+
+    paper = "Chattopadhyay et al., WACV 2018"
+    needs = "activations and gradients"
+    passes = "1 forward, 1 backward to the layer"
 
     def _weight(self, activation: Tensor, gradient: Tensor) -> Tensor:
         positive = gradient.relu()

@@ -151,6 +151,10 @@ class GroupCAM(_Grouped):
         chunk_size: masked images of one forward pass.
     """
 
+    paper = "Zhang, Rao and Yang: Group-CAM, 2021"
+    needs = "activations and gradients"
+    passes = "groups + 2 forward (34), 1 backward to the layer"
+
     def __init__(
         self,
         explanandum: Explanandum,
@@ -188,6 +192,10 @@ class GroupCAMHead(_Grouped):
         target_layer: name of the layer read; None takes the explanandum's own, its last spatial one.
         chunk_size: masked images of one forward pass.
     """
+
+    paper = "Zhang, Rao and Yang: Group-CAM, the authors' later code"
+    needs = "activations and gradients"
+    passes = "groups + 2 forward (34), 1 backward to the layer"
 
     def __init__(
         self,

@@ -42,6 +42,10 @@ class IGOS(MaskOptimiser):
         chunk_size: masked images of one pass.
     """
 
+    paper = "Qi, Khorram and Li, AAAI 2020"
+    needs = "gradients"
+    passes = "iterations · steps forward and backward (300), 30 to 195 forward to search"
+
     def __init__(
         self,
         explanandum: Explanandum,
@@ -100,6 +104,10 @@ class IGOSpp(AttributionMethod):
         seed: of the noise.
         chunk_size: masked images of one pass.
     """
+
+    paper = "Khorram, Lawson and Li, CHIL 2021"
+    needs = "gradients"
+    passes = "4 · iterations · steps forward and backward (1200), 160 to 1120 forward to search"
 
     FIRST_STEP = 1000.0
     """Of each line search (authors' code)."""

@@ -17,6 +17,9 @@ class LearnedExplainer(AttributionMethod):
         network: the trained Explainer; it runs in eval mode whatever mode it is in.
     """
 
+    paper = "Stalder et al., NeurIPS 2022"
+    needs = "training"
+    passes = "1 forward of the Explainer, for all classes; none of the classifier"
     unit_range = True
 
     def __init__(self, explanandum: Explanandum, network: Explainer) -> None:

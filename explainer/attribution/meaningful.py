@@ -35,6 +35,10 @@ class EMP(MaskOptimiser):
         chunk_size: masked images of one pass.
     """
 
+    paper = "Fong and Vedaldi, ICCV 2017"
+    needs = "gradients"
+    passes = "iterations forward and backward (500)"
+
     TV_POWER = 3
     """β of the total variation (PAMI, App. B)."""
 

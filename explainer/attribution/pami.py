@@ -103,6 +103,10 @@ class PAMIWindow(_PAMI):
         chunk_size: masked images of one forward pass; auto fits the device.
     """
 
+    paper = "Shi, Zhang and Wang: PAMI, strategy I"
+    needs = "outputs"
+    passes = "a forward per window (224 px: 1444), for all classes"
+
     def __init__(
         self,
         explanandum: Explanandum,
@@ -145,6 +149,10 @@ class PAMI(_PAMI):
         chunk_size: masked images of one forward pass; auto fits the device.
         workers: processes that make superpixels while the classifier runs; 0 makes them in between.
     """
+
+    paper = "Shi, Zhang and Wang: PAMI, strategy II"
+    needs = "outputs"
+    passes = "a forward per superpixel (some 400), for all classes; again for the second run, per class"
 
     def __init__(
         self,

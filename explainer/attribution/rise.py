@@ -66,6 +66,10 @@ class RISE(AttributionMethod):
         chunk_size: masked images of one forward pass; auto fits the device.
     """
 
+    paper = "Petsiuk et al., BMVC 2018"
+    needs = "outputs"
+    passes = "masks forward (4000), for all classes"
+
     def __init__(
         self,
         explanandum: Explanandum,

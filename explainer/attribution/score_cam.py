@@ -31,6 +31,10 @@ class ScoreCAM(AttributionMethod):
         chunk_size: masked images of one forward pass; auto fits the device.
     """
 
+    paper = "Wang et al., CVPR Workshops 2020"
+    needs = "activations"
+    passes = "channels + 1 forward (VGG-16: 513), for all classes"
+
     def __init__(
         self,
         explanandum: Explanandum,

@@ -61,6 +61,10 @@ class AOP(AttributionMethod):
         network: a trained Explainer, for a base that needs one.
     """
 
+    paper = "Zhang, Rao and Yang: AOP"
+    needs = "what base and optimiser need"
+    passes = "those of base and optimiser"
+
     def __init__(
         self,
         explanandum: Explanandum,
@@ -112,6 +116,10 @@ class SIGCAM(AttributionMethod):
         tv: weight of the total variation's mean (as I-GOS).
         chunk_size: masked images of one pass.
     """
+
+    paper = "Zhang, Rao and Yang: SIGCAM"
+    needs = "activations and gradients"
+    passes = "as i_gos and wgrad_cam"
 
     MASK_SIZE = 28
     """Cells a side (Sec. 4)."""

@@ -1,6 +1,7 @@
 """Methods named on a command line: `name` or `name:option=value,option=value`."""
 
 import inspect
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,12 @@ import yaml
 
 from explainer.attribution import METHODS, AttributionMethod, method_class
 from explainer.explanandum import Explanandum
+
+RESOURCES = ("explanandum", "network")
+"""What a method is handed rather than told on the command line."""
+
+COMMA = re.compile(r",(?![^(\[]*[)\]])")
+"""Between options; not within brackets, as in `radius=[20,40]` and `base=(rise:masks=500,cells=5)`."""
 
 
 @dataclass(frozen=True)
@@ -27,25 +34,58 @@ class MethodSpec:
         return resource in inspect.signature(METHODS[self.name]).parameters
 
     def build(self, explanandum: Explanandum, **resources: Any) -> AttributionMethod:
-        """The method for a classifier; `resources` (e.g. the trained `network`) reach it only if it takes them."""
+        """The method for a classifier; it gets what it takes of `resources`, e.g. the trained `network`.
+
+        Its own options come first: `workers` among the resources is but another default.
+        """
         given = {key: value for key, value in resources.items() if self.takes(key)}
-        return METHODS[self.name](explanandum, **given, **self.options)
+        return METHODS[self.name](explanandum, **(given | self.options))
 
 
 def parse_method(text: str) -> MethodSpec:
-    """Read `name:option=value,…`; values are YAML scalars.
+    """Read `name:option=value,…`; values are YAML, or in parentheses a method with options of its own.
 
     Raises:
         ValueError: for an unknown method or option, listing the valid ones.
     """
     name, _, rest = text.partition(":")
-    known = [key for key in inspect.signature(method_class(name)).parameters if key not in ("explanandum", "network")]
+    known = options_of(name)
     options = {}
-    for item in filter(None, rest.split(",")):
+    for item in filter(None, COMMA.split(rest)):
         key, equals, value = item.partition("=")
         if not equals or key not in known:
             raise ValueError(
                 f"Unknown option '{item}' of method '{name}'; write option=value with one of: {', '.join(known)}."
             )
-        options[key] = yaml.safe_load(value)
+        options[key] = value[1:-1] if value.startswith("(") and value.endswith(")") else yaml.safe_load(value)
     return MethodSpec(name, options)
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """The options of a method that a command line can give, with their defaults.
+
+    Raises:
+        ValueError: for an unknown method, listing the known ones.
+    """
+    parameters = inspect.signature(method_class(name)).parameters.items()
+    return {option: parameter.default for option, parameter in parameters if option not in RESOURCES}
+
+
+def method_rows() -> list[dict[str, str]]:
+    """For each method its name, source, cost and options, in words."""
+    return [
+        {
+            "method": name,
+            "paper": method.paper,
+            "needs": method.needs,
+            "passes per image": method.passes,
+            "options": ", ".join(f"{option}={_in_yaml(default)}" for option, default in options_of(name).items()),
+        }
+        for name, method in METHODS.items()
+    ]
+
+
+def _in_yaml(value: Any) -> str:
+    """As one would write it on the command line."""
+    plain = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(plain, default_flow_style=True).removesuffix("\n...\n").strip().replace(", ", ",")

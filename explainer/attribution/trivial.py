@@ -20,6 +20,10 @@ class Random(AttributionMethod):
         seed: another one gives other noise.
     """
 
+    paper = "Shi, Zhang and Wang: PAMI, Table 2"
+    needs = "nothing"
+    passes = "none"
+
     def __init__(self, explanandum: Explanandum, seed: int = 0) -> None:
         super().__init__(explanandum)
         self.seed = seed
@@ -43,6 +47,10 @@ class Center(AttributionMethod):
     Args:
         explanandum: the classifier, which is not asked.
     """
+
+    paper = "Shi, Zhang and Wang: PAMI, Table 2"
+    needs = "nothing"
+    passes = "none"
 
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         """Maps [B,H,W], all the same, in [0, 1]."""
