@@ -75,6 +75,8 @@ def main(arguments: list[str] | None = None) -> Path:
     require_writable(output)
     if precision_of(machine) == "bf16-mixed":
         explanandum.store_in(torch.bfloat16)
+    if precision_of(machine) == "32-true":
+        torch.backends.cudnn.allow_tf32 = False  # PyTorch's default rounds convolutions to 10 bits on recent GPUs
     table = SegmentationTable(explanandum, methods, options.void).to(memory_format=torch.channels_last)
     trainer = make_trainer(machine, inference_mode=False, callbacks=[progress()])
     trainer.test(table, datamodule=OneSplit(datamodule, options.split), verbose=False)

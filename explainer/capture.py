@@ -3,12 +3,16 @@
 B images, K channels, h×w cells of the layer's output.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
+
+ATTENTION = re.compile(r"(^|[._])(self_)?att(n|ention)", re.IGNORECASE)
+"""How the modules of attention are called, in torchvision and timm."""
 
 
 class CannotExplain(ValueError):
@@ -80,8 +84,8 @@ def last_spatial_layer(model: nn.Module, image_size: int) -> str:
     """Name of the last module whose output is a map [B,K,h,w] with h·w > 1, the pooling before the head left aside.
 
     For torchvision's VGG-16 that is `features`, whose output is the final max-pooling's; for ResNet-50 `layer4`. The
-    keys and weights of an attention [B,heads,n,n'] are no maps: a map of a square image is square, and no finer than
-    the maps before it.
+    keys and weights of an attention [B,heads,n,n'] are no maps: what lies in a module of that name is left aside, and a
+    map of a square image is square, and no finer than the maps before it.
 
     Raises:
         CannotExplain: if no layer's output is a map.
@@ -90,7 +94,7 @@ def last_spatial_layer(model: nn.Module, image_size: int) -> str:
     handles = [
         module.register_forward_hook(_note_if_spatial(name, found))
         for name, module in model.named_modules()
-        if name and not isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d)
+        if name and not isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) and not ATTENTION.search(name)
     ]
     reference = next(model.parameters())
     try:

@@ -89,6 +89,7 @@ class Explanandum(nn.Module):
     def target_layer(self) -> str:
         """Name of the layer that CAM methods read, within `model`."""
         if self._target_layer is None:
+            self.eval()  # as in `forward`: the zero image that finds the layer must not move BatchNorm's statistics
             with self._precision(next(self.model.parameters()).device.type):
                 self._target_layer = last_spatial_layer(self.model, self.card.image_size)
         return self._target_layer

@@ -249,6 +249,15 @@ def test_a_batch_without_any_class_gives_no_map(name):
 
 
 @EVERY
+def test_an_empty_batch_gives_no_map(name):
+    method, none = Case(name).method, images()[:0]
+    assert method(none, torch.zeros(0, dtype=torch.long)).shape == (0, 32, 32)
+    maps, image_index, target = method.present_class_maps(none, torch.zeros(0, 3))
+    assert maps.shape == (0, 32, 32)
+    assert len(image_index) == len(target) == 0
+
+
+@EVERY
 def test_a_mask_lies_in_the_unit_range(name):
     case = Case(name)
     if not case.method.unit_range:
@@ -372,6 +381,22 @@ def test_options_come_before_resources():
 def test_an_unknown_option_of_a_method_lists_the_known(text):
     with pytest.raises(ValueError, match=r"Unknown option '.*' of method '.*'; write option=value"):
         parse_method(text)
+
+
+WRONG = [
+    *("rise:masks=0", "rise:cells=0", "rise:probability=0", "rise:probability=1.5", "rise:chunk_size=big"),
+    *("group_cam:groups=2.5", "group_cam:sigma=0", "group_cam:kernel_size=4", "group_cam:theta=none"),
+    *("pami_window:radius=-1", "pami_window:radius=4 8", "pami_window:step=0", "pami_window:step=2.5"),
+    *("pami_window:shape=oval", "pami_window:aspect=0", "pami:masking=grey", "pami:workers=-1"),
+    *("score_cam:weighting=max", "score_cam:chunk_size=2.5"),
+]
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_option_is_an_error_when_the_method_is_made(text):
+    option = text.partition(":")[2].partition("=")[0]
+    with pytest.raises(ValueError, match=rf"\b{option}\b.*(give|choose)"):
+        parse_method(text).build(freeze(SmallNet()))
 
 
 @EVERY

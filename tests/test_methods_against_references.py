@@ -239,7 +239,8 @@ def superpixels(photograph):
 
 def viridis(saliency):
     """A map [H,W] as a picture [H,W,3] in uint8: min-max, then matplotlib's viridis, as PAMI's authors do."""
-    return colormaps["viridis"](np.array(pixels.min_max(saliency)), bytes=True)[:, :, :3].copy()
+    levels = (255 * np.array(pixels.min_max(saliency))).astype(np.uint8)
+    return colormaps["viridis"](levels, bytes=True)[:, :, :3].copy()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,10 @@
 P parts, S segmentations, H×W pixels.
 """
 
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +16,7 @@ from toy_models import SmallNet, WindowNet, freeze
 from explainer.attribution.pami import PAMI, PAMIWindow, masking_image, to_pictures
 from explainer.attribution.pami_parts import Segments, Windows, average_over_parts, contributions
 from explainer.attribution.perturb import gaussian_blur
-from explainer.attribution.superpixels import SEGMENTATIONS, Segmenter, viridis
+from explainer.attribution.superpixels import SEGMENTATIONS, Segmenter, _pool, seeds_with_blocks, viridis
 
 
 def noise(*shape, seed=0):
@@ -140,10 +144,33 @@ def test_there_are_the_papers_twenty_segmentations():
     assert [names.count(name) for name in ("felzenszwalb", "slic", "seeds", "watershed")] == [6, 8, 3, 3]
 
 
+SIZES = [(500, 333), (500, 332), (640, 426), (224, 110), (300, 100), (100, 300), (333, 500), (1, 1), (2, 1), (9, 9)]
+SIZES += [(12, 12), (12, 40), (96, 96), (224, 224)]
+
+
+def test_seeds_never_crashes_whatever_the_size_of_the_picture():
+    # In another process: OpenCV does not raise, it ends the process, or never returns.
+    code = f"""
+import numpy as np
+from explainer.attribution.superpixels import seeds
+for height, width in {SIZES}:
+    picture = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    for count in (10, 20, 30):
+        labels = seeds(picture, count)
+        assert labels.shape == (height, width) and (min(height, width) < 12 or labels.max() > 0), (height, width, count)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_papers_images_have_the_papers_number_of_blocks():
+    assert [seeds_with_blocks(224, 224, count) for count in (10, 20, 30)] == [10, 20, 30]
+
+
 def test_viridis_is_matplotlibs_of_the_scaled_map():
     values = np.linspace(-3, 5, 224, dtype=np.float32)[None]
-    expected = colormaps["viridis"]((values + 3) / 8, bytes=True)[..., :3]
-    assert np.abs(viridis(values).astype(int) - expected).max() <= 1  # rounding of the scaled values
+    expected = colormaps["viridis"](((values + 3) / 8 * 255).astype(np.uint8), bytes=True)[..., :3]
+    assert np.array_equal(viridis(values), expected)
     assert len(np.unique(viridis(np.full((4, 4), 7.0)).reshape(-1, 3), axis=0)) == 1
 
 
@@ -153,6 +180,18 @@ def test_workers_find_the_same_superpixels():
     waiting = [together.start(picture), together.start(picture.transpose(1, 0, 2).copy())]
     assert np.array_equal(waiting[0](), alone.start(picture)())
     assert np.array_equal(waiting[1](), alone.start(picture.transpose(1, 0, 2).copy())())
+
+
+def test_after_a_killed_worker_others_go_on():
+    (picture,) = to_pictures(blocks(5), freeze(SmallNet()).card)
+    segmenter = Segmenter(workers=1)
+    expected = segmenter.start(picture)()
+    for process in list(_pool(1)._processes.values()):
+        process.kill()
+        process.join()
+    while not _pool(1)._broken:
+        time.sleep(0.01)
+    assert np.array_equal(segmenter.start(picture)(), expected)
 
 
 # Strategy II.
@@ -187,7 +226,8 @@ def test_the_second_run_has_the_superpixels_of_the_first_runs_map():
     first = method(image, torch.tensor([2]))
     labels = torch.from_numpy(Segmenter().start(viridis(first[0].numpy()))())
     hidden = masking_image(image, "blur", explanandum.card)
-    expected = method._map(image, hidden, Segments(labels), torch.tensor([2])).detach()
+    segments = Segments(labels)
+    expected = method._map(image, hidden, segments, torch.tensor([2]), segments.times).detach()
     found = PAMI(explanandum)(image, torch.tensor([2]))
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(found, first)
@@ -233,7 +273,7 @@ def test_an_image_is_unnormalised_before_it_is_segmented_or_masked():
     normalised = (gaussian_blur(pixels / 255, 49, 100.0) - mean) / std
     torch.testing.assert_close(masking_image(image, "blur", card), normalised, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="Unknown masking 'grey'; choose one of: blur, black, white"):
-        masking_image(image, "grey", card)
+        PAMI(freeze(SmallNet()), masking="grey")
 
 
 def test_of_several_radii_the_maps_are_averaged():

@@ -13,7 +13,8 @@ def plain_score_cam(explanandum, channels, image, target, weighting):
     """Algorithm 1 for one image [3,H,W] with its channels [K,h,w], one channel at a time."""
 
     def score(inputs):
-        return explanandum(inputs[None])[0].sigmoid()[target]
+        logits = explanandum(inputs[None])[0]
+        return logits[target] if weighting == "softmax" else logits.sigmoid()[target]
 
     increases = []
     for channel in channels:
@@ -65,3 +66,11 @@ def test_refuses_what_gives_no_map_and_an_unknown_weighting():
         ScoreCAM(freeze(SmallNet()), target_layer="head")(torch.randn(1, 3, 16, 16), torch.tensor([0]))
     with pytest.raises(ValueError, match="Unknown weighting 'max'; choose one of: softmax, increase"):
         ScoreCAM(freeze(SmallNet()), weighting="max")
+
+
+def test_classes_have_maps_of_their_own():
+    model, image = GapNet(), torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        model.linear.weight *= 30  # a classifier that is sure of what it sees
+    maps = torch.cat([ScoreCAM(freeze(model, "features"))(image, torch.tensor([target])) for target in range(3)])
+    assert torch.corrcoef(maps.flatten(1)).triu(1).max() < 0.999

@@ -26,6 +26,11 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def no_maps(image: Tensor) -> Tensor:
+    """Maps [0,H,W] for images of which no class is asked."""
+    return image.new_zeros(0, *image.shape[-2:], dtype=torch.float32)
+
+
 class AttributionMethod(ABC):
     """Attribution maps for one target class per image.
 
@@ -70,5 +75,5 @@ class AttributionMethod(ABC):
         """
         image_index, target = labels.bool().nonzero(as_tuple=True)
         if len(target) == 0:
-            return image.new_zeros(0, *image.shape[-2:], dtype=torch.float32), image_index, target
+            return no_maps(image), image_index, target
         return self(image[image_index], target), image_index, target

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explainer.attribution.base import AttributionMethod
+from explainer.attribution.base import AttributionMethod, no_maps
 from explainer.capture import CannotExplain, captured_activation
 from explainer.explanandum import Explanandum
 
@@ -58,7 +58,7 @@ class CAM(AttributionMethod):
 
     def _all_maps(self, image: Tensor, image_index: Tensor, target: Tensor) -> Tensor:
         if len(target) == 0:
-            return image.new_zeros(0, *image.shape[-2:], dtype=torch.float32)
+            return no_maps(image)
         return self._maps(image, image_index, target)
 
     def _maps(self, image: Tensor, image_index: Tensor, target: Tensor) -> Tensor:
@@ -71,6 +71,10 @@ class CAM(AttributionMethod):
 
     def _cells(self, image: Tensor, image_index: Tensor, target: Tensor) -> Tensor:
         """What `_combine` makes of each target, [N,G,h,w]."""
+        if torch.is_inference_mode_enabled():
+            raise CannotExplain(
+                "A CAM method takes gradients, which torch.inference_mode() forbids; use torch.no_grad()."
+            )
         with torch.enable_grad(), captured_activation(self.explanandum.model, self.target_layer) as captured:
             logits = self.explanandum(image.detach())
             self._check(captured.value)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explainer.attribution.base import AttributionMethod
+from explainer.attribution.base import AttributionMethod, no_maps
 from explainer.attribution.mask_optimisation import gradient_chunk
 from explainer.attribution.perturb import ChunkSize, gaussian_blur
 from explainer.explanandum import Explanandum
@@ -73,6 +73,8 @@ class ExtremalPerturbations(AttributionMethod):
 
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         """Maps [B,H,W] in [0, A]: the sum of the areas' masks."""
+        if len(image) == 0:
+            return no_maps(image)
         total = self.masks(image, target).sum(dim=1)
         sigma = self.smooth * min(image.shape[-2:])
         return gaussian_blur(total[:, None], odd_kernel(sigma), sigma)[:, 0] if sigma else total

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from explainer.attribution.cam import CAM, enlarge
-from explainer.attribution.perturb import ChunkSize, class_scores, gaussian_blur, masked_logits
+from explainer.attribution.checks import whole
+from explainer.attribution.perturb import (
+    ChunkSize,
+    checked_blur,
+    checked_chunk_size,
+    class_scores,
+    gaussian_blur,
+    masked_logits,
+)
 from explainer.explanandum import Explanandum
 
 
@@ -76,12 +84,12 @@ class _Grouped(CAM):
         chunk_size: ChunkSize,
     ) -> None:
         super().__init__(explanandum, target_layer)
-        if groups < 1:
-            raise ValueError(f"groups is {groups}; give at least 1.")
+        whole("groups", groups)
+        checked_blur(kernel_size, sigma)
         self.groups = groups
         self.kernel_size = kernel_size
         self.sigma = sigma
-        self.chunk_size = chunk_size
+        self.chunk_size = checked_chunk_size(chunk_size)
 
     @abstractmethod
     def _filtered(self, maps: Tensor) -> Tensor:
@@ -166,8 +174,8 @@ class GroupCAM(_Grouped):
         chunk_size: ChunkSize = "auto",
     ) -> None:
         super().__init__(explanandum, groups, kernel_size, sigma, target_layer, chunk_size)
-        if theta is not None and not 0 <= theta < 100:
-            raise ValueError(f"theta is {theta}; give a percentile from 0 to below 100, or none.")
+        if theta is not None and not (isinstance(theta, int | float) and 0 <= theta < 100):
+            raise ValueError(f"theta is {theta!r}; give a percentile from 0 to below 100, or null for none.")
         self.theta = theta
 
     def _filtered(self, maps: Tensor) -> Tensor:

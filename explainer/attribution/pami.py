@@ -5,15 +5,23 @@ B images, T targets of one image, H×W pixels.
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from explainer.attribution.base import AttributionMethod
+from explainer.attribution.base import AttributionMethod, no_maps
+from explainer.attribution.checks import number, one_of, whole
 from explainer.attribution.pami_parts import Parts, Segments, Shape, Windows, average_over_parts, contributions
-from explainer.attribution.perturb import ChunkSize, class_scores, gaussian_blur, masked_images, resolved_chunk_size
+from explainer.attribution.perturb import (
+    ChunkSize,
+    checked_chunk_size,
+    class_scores,
+    gaussian_blur,
+    masked_images,
+    resolved_chunk_size,
+)
 from explainer.attribution.superpixels import Labels, Picture, Segmenter, viridis
 from explainer.explanandum import ClassifierCard, Explanandum
 
@@ -31,8 +39,6 @@ def masking_image(image: Tensor, masking: Masking, card: ClassifierCard) -> Tens
     """
     if masking == "blur":
         return gaussian_blur(image, kernel_size=49, sigma=100.0)
-    if masking not in ("black", "white"):
-        raise ValueError(f"Unknown masking '{masking}'; choose one of: blur, black, white.")
     mean, std = _statistics(card, image)
     return ((float(masking == "white") - mean) / std).to(image.dtype).expand_as(image)
 
@@ -57,27 +63,31 @@ class _PAMI(AttributionMethod):
 
     def __init__(self, explanandum: Explanandum, masking: Masking, chunk_size: ChunkSize) -> None:
         super().__init__(explanandum)
+        one_of("masking", masking, get_args(Masking))
         self.masking: Masking = masking
-        self.chunk_size: ChunkSize = chunk_size
+        self.chunk_size = checked_chunk_size(chunk_size)
 
     @torch.no_grad()
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         """Maps [B,H,W] of probabilities, in [0, 1]."""
-        return torch.cat(self._maps(image, list(target.split(1))))
+        return torch.cat([no_maps(image), *self._maps(image, list(target.split(1)[: len(image)]))])
 
     @torch.no_grad()
     def present_class_maps(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All present classes of an image from the same passes, as far as they have the same parts."""
         image_index, target = labels.bool().nonzero(as_tuple=True)
         counts = labels.bool().sum(dim=1).tolist()
-        return torch.cat(self._maps(image, list(target.split(counts)))), image_index, target
+        maps = self._maps(image, list(target.split(counts)[: len(image)]))
+        return torch.cat([no_maps(image), *maps]), image_index, target
 
     @abstractmethod
     def _maps(self, image: Tensor, targets: Sequence[Tensor]) -> list[Tensor]:
         """For each image its targets' maps [T,H,W]; an image may have none."""
 
-    def _map(self, image: Tensor, baseline: Tensor, parts: Parts, target: Tensor) -> Tensor:
-        """Maps [T,H,W] of targets [T] in one image [1,3,H,W]."""
+    def _map(
+        self, image: Tensor, baseline: Tensor, parts: Parts, target: Tensor, times: Tensor | None = None
+    ) -> Tensor:
+        """Maps [T,H,W] of targets [T] in one image [1,3,H,W]; `times` says how often each part counts."""
 
         def keep_only(members: Tensor) -> Tensor:
             return masked_images(image, members, baseline)
@@ -87,7 +97,7 @@ class _PAMI(AttributionMethod):
 
         size = resolved_chunk_size(self.chunk_size, image)
         contribution = contributions(parts, keep_only, probability, size)
-        return average_over_parts(parts, contribution, size, getattr(parts, "times", None))
+        return average_over_parts(parts, contribution, size, times)
 
 
 class PAMIWindow(_PAMI):
@@ -118,7 +128,12 @@ class PAMIWindow(_PAMI):
         chunk_size: ChunkSize = "auto",
     ) -> None:
         super().__init__(explanandum, masking, chunk_size)
-        self.radii = [radius] if isinstance(radius, int | float) else list(radius)
+        self.radii = list(radius) if isinstance(radius, Sequence) and not isinstance(radius, str) else [radius]
+        for each in self.radii:
+            number("radius", each)
+        whole("step", step)
+        number("aspect", aspect)
+        one_of("shape", shape, get_args(Shape))
         self.step = step
         self.shape: Shape = shape
         self.aspect = aspect
@@ -129,7 +144,7 @@ class PAMIWindow(_PAMI):
         scales = [
             Windows(height, width, radius, self.step, self.shape, self.aspect, image.device) for radius in self.radii
         ]
-        maps = [image.new_zeros(0, height, width, dtype=torch.float32)] * len(image)
+        maps = [no_maps(image)] * len(image)
         for index, target in enumerate(targets):
             if len(target):
                 views = [self._map(image[index, None], baseline[index, None], scale, target) for scale in scales]
@@ -172,7 +187,7 @@ class PAMI(_PAMI):
         pictures = to_pictures(image, self.explanandum.card)
         used = [index for index, target in enumerate(targets) if len(target)]
         jobs = {index: self._segment(pictures[index]) for index in used}
-        maps = [image.new_zeros(0, *image.shape[-2:], dtype=torch.float32)] * len(image)
+        maps = [no_maps(image)] * len(image)
         again: dict[int, list[list[Job]]] = {}
         for index in used:
             maps[index] = self._run(image[index, None], jobs.pop(index), targets[index])
@@ -194,5 +209,6 @@ class PAMI(_PAMI):
             segments = Segments(torch.from_numpy(job()).to(image.device))
             view = image.roll((down, across), dims=(2, 3))
             baseline = masking_image(view, self.masking, self.explanandum.card)
-            total = total + self._map(view, baseline, segments, target).roll((-down, -across), dims=(1, 2))
+            found = self._map(view, baseline, segments, target, segments.times)
+            total = total + found.roll((-down, -across), dims=(1, 2))
         return total / len(jobs)

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from explainer.attribution.checks import number, whole
 from explainer.explanandum import Explanandum
 from explainer.masking import at_least_float32
 
@@ -27,7 +28,7 @@ CPU_CHUNK = 32
 GPU_CHUNK_LIMIT = 256
 """Larger batches are hardly faster on a GPU."""
 
-PASS_BYTES = 200
+PASS_MEMORY = 200
 """Memory of a forward pass, in multiples of its float32 images; VGG-16, which is greedy, takes some 90."""
 
 
@@ -37,12 +38,23 @@ def gaussian_blur(image: Tensor, kernel_size: int, sigma: float) -> Tensor:
     Beyond its border the image goes on as its mirror image, the border pixel not doubled ("reflect"); for a kernel that
     is larger than the image it is mirrored again and again. Blurring commutes with normalising an image.
     """
-    if kernel_size % 2 != 1 or kernel_size < 1:
-        raise ValueError(f"A blur's kernel_size is {kernel_size}; give an odd number, so that the kernel has a centre.")
+    checked_blur(kernel_size, sigma)
     with torch.autocast(image.device.type, enabled=False):
         pixels = at_least_float32(image)
         rows, columns = (_blur_matrix(size, kernel_size, sigma).to(pixels) for size in image.shape[-2:])
-        return (rows @ pixels @ columns.T).to(image.dtype)
+        return like(image, (rows @ pixels @ columns.T).to(image.dtype))
+
+
+def checked_blur(kernel_size: int, sigma: float) -> None:
+    """Refuse a blur that can't be made.
+
+    Raises:
+        ValueError: if the number of taps is not odd, or sigma not positive.
+    """
+    whole("kernel_size", kernel_size)
+    number("sigma", sigma)
+    if kernel_size % 2 != 1:
+        raise ValueError(f"A blur's kernel_size is {kernel_size}; give an odd number, so that the kernel has a centre.")
 
 
 def _blur_matrix(size: int, kernel_size: int, sigma: float) -> Tensor:
@@ -60,20 +72,29 @@ def class_scores(explanandum: Explanandum, logits: Tensor) -> Tensor:
     return explanandum.probabilities(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape)
 
 
+def checked_chunk_size(chunk_size: ChunkSize) -> ChunkSize:
+    """The size itself, if it is one.
+
+    Raises:
+        ValueError: if it is neither a whole number, at least 1, nor "auto".
+    """
+    if chunk_size != "auto":
+        whole("chunk_size", chunk_size)
+    return chunk_size
+
+
 def resolved_chunk_size(chunk_size: ChunkSize, image: Tensor) -> int:
     """Masked images of one forward pass; "auto" takes what fits into half of the free memory of the image's device.
 
     It is a power of two, so that it, and with it the rounding of results, changes little with what else is in memory.
     """
-    if chunk_size != "auto":
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size is {chunk_size}; give the masked images of one forward pass, or auto.")
-        return chunk_size
+    if checked_chunk_size(chunk_size) != "auto":
+        return int(chunk_size)
     if image.device.type != "cuda":
         return CPU_CHUNK
     free, _ = torch.cuda.mem_get_info(image.device)
     free += torch.cuda.memory_reserved(image.device) - torch.cuda.memory_allocated(image.device)
-    fits = free // 2 // (PASS_BYTES * image[0].numel() * 4)
+    fits = free // 2 // (PASS_MEMORY * image[0].numel() * 4)
     return int(2 ** (max(1, min(GPU_CHUNK_LIMIT, fits)).bit_length() - 1))
 
 
@@ -123,9 +144,14 @@ def masked_images(image: Tensor, masks: Tensor, baseline: Tensor) -> Tensor:
     weight = own[:, :, None].to(image.dtype)
     hidden = baseline if baseline.ndim == 0 else baseline.expand_as(image)[:, None]
     inputs = torch.lerp(hidden, image[:, None], weight).flatten(0, 1)  # exact for masks of 0 and 1
+    return like(image, inputs)
+
+
+def like(image: Tensor, other: Tensor) -> Tensor:
+    """Other images in the memory format of the first, channels-last or not."""
     if image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous():
-        return inputs.contiguous(memory_format=torch.channels_last)
-    return inputs
+        return other.contiguous(memory_format=torch.channels_last)
+    return other
 
 
 def weighted_sum(weights: Tensor, masks: Tensor) -> Tensor:

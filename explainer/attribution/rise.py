@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explainer.attribution.base import AttributionMethod
-from explainer.attribution.perturb import ChunkSize, class_scores, masked_logits, weighted_sum
+from explainer.attribution.checks import number, whole
+from explainer.attribution.perturb import ChunkSize, checked_chunk_size, class_scores, masked_logits, weighted_sum
 from explainer.explanandum import Explanandum
 
 
@@ -80,11 +81,14 @@ class RISE(AttributionMethod):
         chunk_size: ChunkSize = "auto",
     ) -> None:
         super().__init__(explanandum)
+        whole("masks", masks)
+        whole("cells", cells)
+        number("probability", probability, most=1)
         self.masks = masks
         self.cells = cells
         self.probability = probability
         self.seed = seed
-        self.chunk_size: ChunkSize = chunk_size
+        self.chunk_size = checked_chunk_size(chunk_size)
 
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         """Maps [B,H,W] >= 0; Eq. 6, the expected mask taken to be `probability`."""

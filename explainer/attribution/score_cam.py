@@ -3,31 +3,35 @@
 B images, T targets of one image, K channels of the target layer of h×w cells, n channels of one chunk, H×W pixels.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explainer.attribution.base import AttributionMethod
-from explainer.attribution.perturb import ChunkSize, class_scores, masked_logits, weighted_sum
+from explainer.attribution.base import AttributionMethod, no_maps
+from explainer.attribution.checks import one_of
+from explainer.attribution.perturb import ChunkSize, checked_chunk_size, class_scores, masked_logits, weighted_sum
 from explainer.capture import CannotExplain, captured_activation
 from explainer.explanandum import Explanandum
 
 Weighting = Literal["softmax", "increase"]
+"""How a channel's weight comes from what the classifier says about the image under it."""
 
 
 class ScoreCAM(AttributionMethod):
-    """ReLU of the target layer's channels, weighted by the target's probability for what each channel shows.
+    """ReLU of the target layer's channels, weighted by the target's score for what each channel shows.
 
     Channels that are the same everywhere show nothing: they are left out, and cost no pass.
 
     Args:
         explanandum: the classifier.
         target_layer: name of the layer read; None takes the explanandum's own (its last spatial one, as in the paper).
-        weighting: a channel's weight. `softmax` over the channels, as in Algorithm 1, of the increase of confidence;
-            the probability for an empty image, which is subtracted there, makes no difference to it and is not asked
-            for. `increase` takes the increase over an empty image itself, as Eq. 7 reads without that algorithm.
+        weighting: a channel's weight. `softmax` over the channels, as in Algorithm 1, of the increase of the target's
+            logit; the logit of an empty image, which is subtracted there, makes no difference to it and is not asked
+            for. Of probabilities, which differ by 1 at most, it would leave nearly equal weights, whatever the class.
+            `increase` takes the probability's increase over an empty image itself, as Eq. 7 reads without that
+            algorithm.
         chunk_size: masked images of one forward pass; auto fits the device.
     """
 
@@ -43,11 +47,10 @@ class ScoreCAM(AttributionMethod):
         chunk_size: ChunkSize = "auto",
     ) -> None:
         super().__init__(explanandum)
-        if weighting not in ("softmax", "increase"):
-            raise ValueError(f"Unknown weighting '{weighting}'; choose one of: softmax, increase.")
+        one_of("weighting", weighting, get_args(Weighting))
         self.target_layer = target_layer or explanandum.target_layer
         self.weighting = weighting
-        self.chunk_size: ChunkSize = chunk_size
+        self.chunk_size = checked_chunk_size(chunk_size)
 
     @torch.no_grad()
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
@@ -56,7 +59,7 @@ class ScoreCAM(AttributionMethod):
         Raises:
             CannotExplain: if the layer's output is no map.
         """
-        return self._maps(image, target.split(1))
+        return self._maps(image, target.split(1)) if len(image) else no_maps(image)
 
     @torch.no_grad()
     def present_class_maps(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,7 +67,7 @@ class ScoreCAM(AttributionMethod):
         image_index, target = labels.bool().nonzero(as_tuple=True)
         used, counts = image_index.unique(return_counts=True)
         if len(used) == 0:
-            return image.new_zeros(0, *image.shape[-2:], dtype=torch.float32), image_index, target
+            return no_maps(image), image_index, target
         return self._maps(image[used], target.split(counts.tolist())), image_index, target
 
     def _maps(self, image: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
@@ -100,12 +103,12 @@ class ScoreCAM(AttributionMethod):
             return (large - low) / (high - low).clamp(min=torch.finfo(large.dtype).tiny)
 
         answers = masked_logits(self.explanandum, image, masks, len(shown), chunk_size=self.chunk_size)
-        scores = torch.cat([class_scores(self.explanandum, logits)[0][:, target] for _, logits in answers])
-        return weighted_sum(self._weights(scores, image, target).T, shown).relu()
+        logits = torch.cat([logits[0].float() for _, logits in answers])
+        return weighted_sum(self._weights(logits, image, target).T, shown).relu()
 
-    def _weights(self, scores: Tensor, image: Tensor, target: Tensor) -> Tensor:
-        """From scores [K,T] to weights [K,T] of the channels."""
+    def _weights(self, logits: Tensor, image: Tensor, target: Tensor) -> Tensor:
+        """From logits [K,C] to weights [K,T] of the channels."""
         if self.weighting == "softmax":
-            return scores.softmax(dim=0)
+            return logits[:, target].softmax(dim=0)
         empty = class_scores(self.explanandum, self.explanandum(torch.zeros_like(image)))
-        return scores - empty[:, target]
+        return (class_scores(self.explanandum, logits) - empty)[:, target]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explainer.attribution.base import AttributionMethod
+from explainer.attribution.base import AttributionMethod, no_maps
 from explainer.attribution.cam import CAM
 from explainer.attribution.mask_optimisation import (
     BLUR_KERNEL,
@@ -154,6 +154,8 @@ class SIGCAM(AttributionMethod):
         Raises:
             CannotExplain: if the target layer's output is no map.
         """
+        if len(image) == 0:
+            return no_maps(image)
         game = DeletionGame(self.explanandum, image, target, self.regulariser, self.chunk_size)
         start = self.start(image, target)[:, None]
         masks = last(self.descent(game, start, warming_blur(image, self.warm_up, self.WARM_UP_SIGMA)), start)

@@ -4,17 +4,24 @@ H×W pixels, S segmentations.
 """
 
 import multiprocessing
-import weakref
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache, partial
+from math import ceil
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from explainer.attribution.checks import whole
+
 Picture = NDArray[np.uint8]
 """Red, green and blue, [H,W,3]."""
+
+SEEDS_LEVELS = 5
+SEEDS_SMALLEST = 12
+"""Pixels a side below which OpenCV's SEEDS is not to be trusted."""
 
 Labels = NDArray[np.int32]
 """Of each pixel, [H,W]; or of each pixel in each segmentation, [S,H,W]."""
@@ -39,11 +46,38 @@ def seeds(picture: Picture, segments: int) -> Labels:
     import cv2
 
     height, width, channels = picture.shape
+    segments = seeds_with_blocks(height, width, segments)
+    if not segments:
+        return np.zeros((height, width), np.int32)
     segmenter = cv2.ximgproc.createSuperpixelSEEDS(
-        *(width, height, channels, segments), num_levels=5, prior=2, histogram_bins=5, double_step=True
+        *(width, height, channels, segments), num_levels=SEEDS_LEVELS, prior=2, histogram_bins=5, double_step=True
     )
     segmenter.iterate(np.ascontiguousarray(picture), 10)
     return np.asarray(segmenter.getLabels(), np.int32)
+
+
+def seeds_with_blocks(height: int, width: int, segments: int) -> int:
+    """The smallest number of segments, from `segments` on, that SEEDS can begin with; 0 if there is none.
+
+    OpenCV lays a grid of blocks and doubles them level by level. Where the top level is left without any (10 segments
+    of 500×333 pixels), or the image is smaller than a few blocks, it crashes or never returns.
+    """
+    if min(height, width) < SEEDS_SMALLEST:
+        return 0
+    return next((count for count in range(segments, 10 * segments) if _seeds_blocks(height, width, count)), 0)
+
+
+def _seeds_blocks(height: int, width: int, segments: int) -> bool:
+    """Whether OpenCV's top level has a block."""
+    rows = int((segments * height / width) ** 0.5)
+    columns = rows * width // height
+    if not rows or not columns:
+        return False
+    levels = SEEDS_LEVELS
+    while levels > 1 and min(width / columns, height / rows) / 2 ** (levels - 1) < 1:
+        levels -= 1
+    down, across = (ceil(size / count / 2 ** (levels - 1)) for size, count in ((height, rows), (width, columns)))
+    return (width // across) >> (levels - 1) > 0 and (height // down) >> (levels - 1) > 0
 
 
 def watershed(picture: Picture, segments: int) -> Labels:
@@ -70,7 +104,9 @@ def viridis(values: NDArray[np.floating[Any]]) -> Picture:
 
     low, high = values.min(), values.max()
     scaled = (values - low) / max(high - low, np.finfo(np.float32).tiny)
-    return np.ascontiguousarray(colormaps["viridis"](scaled, bytes=True)[:, :, :3])
+    # Whole numbers, which matplotlib takes as places in its table: rounding down first is what the authors do.
+    levels = (scaled * 255).astype(np.uint8)
+    return np.ascontiguousarray(colormaps["viridis"](levels, bytes=True)[:, :, :3])
 
 
 class Segmenter:
@@ -78,29 +114,30 @@ class Segmenter:
 
     Args:
         workers: processes; 0 segments in the caller's, when the labels are asked for. Workers are started with the
-            first picture and end with this object. They are spawned: a script that uses them needs the
-            `if __name__ == "__main__":` of all scripts that do.
+            first picture, serve all Segmenters of as many workers, and end with the program. They are spawned: a script
+            that uses them needs the `if __name__ == "__main__":` of all scripts that do.
     """
 
     def __init__(self, workers: int = 0) -> None:
-        if workers < 0:
-            raise ValueError(f"workers is {workers}; give the number of processes, 0 for none.")
+        whole("workers", workers, least=0)
         self.workers = workers
-        self._pool: ProcessPoolExecutor | None = None
 
     def start(self, picture: Picture) -> Callable[[], Labels]:
         """Begin to segment a picture; the function returned waits for its labels [S,H,W]."""
         if not self.workers:
             return lambda: np.stack([_labels(segment, picture) for segment in SEGMENTATIONS])
-        futures = [self._running_pool().submit(_labels, segment, picture) for segment in SEGMENTATIONS]
+        try:
+            futures = [_pool(self.workers).submit(_labels, segment, picture) for segment in SEGMENTATIONS]
+        except BrokenProcessPool:  # a worker was killed, perhaps for its memory: others may live
+            _pool.cache_clear()
+            futures = [_pool(self.workers).submit(_labels, segment, picture) for segment in SEGMENTATIONS]
         return lambda: np.stack([future.result() for future in futures])
 
-    def _running_pool(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")  # a forked copy of a process that has threads can hang
-            self._pool = ProcessPoolExecutor(self.workers, context, initializer=_one_thread)
-            weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
-        return self._pool
+
+@cache
+def _pool(workers: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")  # a forked copy of a process that has threads can hang
+    return ProcessPoolExecutor(workers, context, initializer=_one_thread)
 
 
 def _labels(segment: Callable[[Picture], Labels], picture: Picture) -> Labels:

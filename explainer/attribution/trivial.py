@@ -8,7 +8,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from explainer.attribution.base import AttributionMethod
+from explainer.attribution.base import AttributionMethod, no_maps
 from explainer.explanandum import Explanandum
 
 
@@ -31,7 +31,7 @@ class Random(AttributionMethod):
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         """Maps [B,H,W] in [0, 1)."""
         noise = [self._noise(single, number) for single, number in zip(image, target.tolist(), strict=True)]
-        return torch.stack(noise).to(image.device)
+        return torch.stack(noise).to(image.device) if noise else no_maps(image)
 
     def _noise(self, image: Tensor, target: int) -> Tensor:
         # Seeded by what is asked: neither the order of the images nor their batch makes a difference.
@@ -42,7 +42,7 @@ class Random(AttributionMethod):
 
 
 class Center(AttributionMethod):
-    """The closer to the image's centre the more: 1 there, 0 in the corners.
+    """The closer to the image's centre the more: 1 there, 0 in the corners of an image of more than 2×2 pixels.
 
     Args:
         explanandum: the classifier, which is not asked.
