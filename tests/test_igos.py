@@ -280,16 +280,79 @@ def test_no_accepted_step_raises_the_objective(kind, kinds, model):
     assert all(masks.min() >= 0 and masks.max() <= 1 for masks in iterates)
 
 
-def test_i_gos_lowers_the_probability_that_it_minimises():
+@pytest.mark.parametrize("score", ["logit", "probability"])
+def test_i_gos_lowers_the_probability(score):
     image, target = bright_windows(), torch.tensor([0, 1, 2])
     explanandum = steep_window_net()
-    mask = IGOS(explanandum).optimise(image, target, torch.ones(3, 28, 28))
+    mask = IGOS(explanandum, score=score).optimise(image, target, torch.ones(3, 28, 28))
     game = DeletionGame(explanandum, image, target, Regulariser(0, 0))
     game.baseline = constant_blur(image)(0)
     before, after = (game.objective(m, every_row(image)) for m in (torch.ones(3, 1, 28, 28), mask[:, None]))
     assert (before > 0.95).all()
     assert (after < 0.3).all()
     assert ((1 - mask).mean(dim=(1, 2)) < 0.15).all()
+
+
+def test_a_class_that_the_classifier_is_sure_of_is_found_all_the_same():
+    # Its probability is 1 to the last bit, so that no step by it is accepted; its logit falls.
+    model, image, target = WindowNet(), bright_windows(), torch.tensor([0, 1, 2])
+    model.scale.data.mul_(60)
+    explanandum = freeze(model, "windows")
+    assert (explanandum.probabilities(explanandum(image)).gather(1, target[:, None]) == 1).all()
+    stuck, found = (IGOS(explanandum, score=score)(image, target) for score in ("probability", "logit"))
+    assert stuck.max() == 0
+    inside = model.windows.windows * found
+    assert (found.amax(dim=(1, 2)) > 0.5).all()
+    assert (inside.sum(dim=(1, 2)) > 0.5 * found.sum(dim=(1, 2))).all()
+
+
+def test_the_logit_counts_in_multiples_of_what_the_blur_takes_away():
+    image, target = bright_windows(), torch.tensor([0, 1, 2])
+    explanandum, blurred = steep_window_net(), constant_blur(image)(0)
+    game = DeletionGame(explanandum, image, target, Regulariser(0, 0), blurred=blurred)
+    game.baseline = blurred
+    whole, none = torch.ones(3, 1, 28, 28), torch.zeros(3, 1, 28, 28)
+    torch.testing.assert_close(game.objective(whole, every_row(image)), torch.ones(3))
+    torch.testing.assert_close(game.objective(none, every_row(image)), torch.zeros(3), rtol=0, atol=1e-5)
+
+
+def test_the_objective_is_not_rounded_under_autocast():
+    image, target = bright_windows(), torch.tensor([0, 1, 2])
+    game = DeletionGame(steep_window_net(), image, target, Regulariser(1, 0))
+    masks = 1 - 1e-3 * random_masks(3, cells=28)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = game.objective(masks, every_row(image))
+    torch.testing.assert_close(found, game.objective(masks, every_row(image)), rtol=0, atol=1e-6)
+
+
+def test_a_descent_counts_only_what_is_more_than_rounding():
+    masks = torch.ones(2, 1, 2, 2)
+    flat = torch.tensor([1.0, 1.0])
+    moved = line_search(lambda masks, rows: flat[rows], masks, torch.full_like(masks, 1e-6))
+    assert torch.equal(moved, masks)
+
+
+def test_the_insertion_terms_come_from_the_whole_image():
+    # Where everything is inserted, the path from the whole image to the blurred one still passes through the slope.
+    image, target = bright_windows(), torch.tensor([0, 1, 2])
+    game = BilateralGame(steep_window_net(), image, target, Regulariser(0, 0))
+    game.baseline = constant_blur(image)(0)
+    masks, steps = torch.ones(3, 2, 8, 8), 4
+    leaf = masks.clone().requires_grad_()
+    total = 0.0
+    for step in range(1, steps + 1):
+        share = step / steps
+        deletion, insertion = leaf.unbind(dim=1)
+        both = deletion * insertion
+        for kept, sign in (
+            *((share * deletion, 1), (1 - share * insertion, -1)),
+            *((share * both, 1), (1 - share * both, -1)),
+        ):
+            total = total + sign * game._score(kept, every_row(image)) / steps
+    (expected,) = torch.autograd.grad(total.sum(), leaf)
+    found = game.gradient(masks, torch.zeros(steps, *image.shape[1:]))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert (found[:, 1].abs().amax(dim=(1, 2)) > 1e-3).all()
 
 
 def test_igos_pp_keeps_the_probability_with_what_it_finds():
@@ -310,7 +373,8 @@ def test_igos_pp_keeps_the_probability_with_what_it_finds():
 def test_i_gos_without_noise_equals_plain_loops():
     explanandum = steep_small_net()
     image, target = images(2), torch.tensor([1, 2])
-    method = IGOS(explanandum, iterations=2, steps=2, l1=0.1, tv=0.5, noise=0.0, mask_size=4)
+    options = {"noise": 0.0, "mask_size": 4, "score": "probability"}
+    method = IGOS(explanandum, iterations=2, steps=2, l1=0.1, tv=0.5, **options)
     maps = method(image, target)
     game = DeletionGame(explanandum, image, target, method.regulariser)
     game.baseline = constant_blur(image)(0)
@@ -323,7 +387,7 @@ def test_i_gos_without_noise_equals_plain_loops():
 
 def test_another_seed_is_another_noise():
     explanandum, image, target = steep_window_net(), bright_windows(1), torch.tensor([0])
-    options = {"iterations": 2, "steps": 2, "l1": 0.0, "tv": 0.1}
+    options = {"iterations": 2, "steps": 2, "noise": 1.0, "score": "probability"}
     first, again, other = (IGOS(explanandum, seed=seed, **options)(image, target) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -378,8 +442,3 @@ def test_a_flat_image_has_the_plain_variation():
     mask = random_masks(2)[:, 0]
     weights = edge_weights(torch.full((2, 3, 16, 16), 0.3), (5, 5), 0.01)
     torch.testing.assert_close(total_variation(mask, weights=weights), total_variation(mask))
-
-
-def test_colours_are_compared_in_the_units_of_the_photograph():
-    method = IGOSpp(freeze(SmallNet()))
-    assert torch.equal(method._colours(images()), images())

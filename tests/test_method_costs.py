@@ -60,7 +60,7 @@ def cost(text, model=None, size=32):
         ("pami_window:radius=5,step=4", 8 * 8, 0),
         ("rise:masks=57", 57, 0),
         ("mask:iterations=7", 7, 7),
-        ("extremal:areas=[0.1,0.2],iterations=3,sigma=3", 6, 6),
+        ("extremal:areas=[0.1,0.2],iterations=3", 6, 6),
         ("random", 0, 0),
         ("center", 0, 0),
     ],
@@ -73,9 +73,9 @@ def test_passes_are_those_of_the_formula_and_no_more(text, forward, backward):
 @pytest.mark.parametrize(
     ("text", "gradients", "fewest", "most"),
     [
-        ("i_gos:iterations=3,steps=4", 12, 3 * 2, 3 * 13),
-        ("sigcam:iterations=2", 1 + 40, 2 * 2, 2 * 13),
-        ("aop:optimiser=(i_gos:iterations=2,steps=4)", 1 + 8, 2 * 2, 2 * 13),
+        ("i_gos:iterations=3,steps=4", 12, 2 + 3 * 2, 2 + 3 * 13),
+        ("sigcam:iterations=2", 1 + 40, 2 + 2 * 2, 2 + 2 * 13),
+        ("aop:optimiser=(i_gos:iterations=2,steps=4)", 1 + 8, 2 + 2 * 2, 2 + 2 * 13),
         ("igos_pp:iterations=2,steps=3", 4 * 6, 4 * 2 * 2, 4 * 2 * 14),
     ],
 )
@@ -132,7 +132,8 @@ def test_no_pass_is_larger_than_the_chunk(name):
 @CHUNKED
 def test_the_map_does_not_depend_on_the_chunk(name):
     one, many = (Case(name, options=QUICK.get(name, {}) | {"chunk_size": size})(images(2), [0, 1]) for size in (3, 64))
-    torch.testing.assert_close(one, many, rtol=1e-4, atol=2e-5)
+    # PAMI's second run parts a picture of the first map, where rounding may move a segment's border.
+    torch.testing.assert_close(one, many, rtol=1e-4, atol=1e-3 if name == "pami" else 2e-5)
 
 
 def live_tensors():

@@ -321,7 +321,7 @@ def test_i_gos_is_integrated_gradients_with_a_line_search(output, iterations, ma
     size = 28
     explanandum, images = explanandum_of(TinyNet(seed=1), size, output), images_of(2, size, size)
     targets = gaining_classes(explanandum, images, 51, 50.0)
-    options = {"iterations": iterations, "steps": 4, "noise": 0.0, "mask_size": mask_size}
+    options = {"iterations": iterations, "steps": 4, "noise": 0.0, "mask_size": mask_size, "score": "probability"}
     saliency = method("i_gos", explanandum, **options, **LIGHT)(images, targets)
     for image, target, actual in zip(images, targets.tolist(), saliency, strict=True):
         problem = igos_problem(explanandum, nested(image), target)
@@ -335,7 +335,9 @@ def test_i_gos_lowers_its_objective(output):
     size = 28
     explanandum, images = explanandum_of(TinyNet(seed=1), size, output), images_of(2, size, size)
     targets = gaining_classes(explanandum, images, 51, 50.0)
-    saliency = method("i_gos", explanandum, iterations=5, steps=8, mask_size=size, **LIGHT)(images, targets)
+    saliency = method("i_gos", explanandum, iterations=5, steps=8, mask_size=size, score="probability", **LIGHT)(
+        images, targets
+    )
     for image, target, actual in zip(images, targets.tolist(), saliency, strict=True):
         problem = igos_problem(explanandum, nested(image), target)
         before = igos.objective(problem, pixels.filled(1.0, size, size))

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explainer.attribution.base import AttributionMethod, no_maps
-from explainer.attribution.mask_optimisation import gradient_chunk
+from explainer.attribution.checks import number, one_of
+from explainer.attribution.mask_optimisation import checked_descent, gradient_chunk
 from explainer.attribution.perturb import ChunkSize, gaussian_blur
 from explainer.explanandum import Explanandum
 
@@ -29,10 +30,11 @@ class ExtremalPerturbations(AttributionMethod):
 
     Args:
         explanandum: the classifier.
-        areas: shares of the image, as numbers or as text such as "0.05 0.1" (authors' code for VOC).
+        areas: shares of the mask with its margin, numbers or text such as "0.05 0.1" (authors' code for VOC).
         iterations: of gradient descent with momentum (paper).
         smooth: standard deviation of the map's final blur, in multiples of the shorter side (authors' benchmark).
-        sigma: width in pixels of what one cell of the mask keeps (authors' code); cells are a third as wide.
+        sigma: width of what one cell of the mask keeps, in pixels of an image of 224 (authors' code); of other images
+            the same share. Cells are a third as wide.
         learning_rate: of the descent (paper).
         score: what is preserved: the logit, or the explanandum's probability.
         chunk_size: masked images of one pass.
@@ -46,6 +48,10 @@ class ExtremalPerturbations(AttributionMethod):
     DAMPENING = 0.9
     AREA_WEIGHT = 300.0
     """Of the area constraint in the first iteration (paper)."""
+    SIDE = 224
+    """Pixels of the images that the authors' numbers are for."""
+    BLUR = 20.0
+    """Standard deviation of the strongest blur, in pixels of such an image (authors' code)."""
     AREA_GROWTH = 1.0035
     """Its factor from each iteration to the next (authors' code)."""
 
@@ -61,8 +67,11 @@ class ExtremalPerturbations(AttributionMethod):
         chunk_size: ChunkSize = "auto",
     ) -> None:
         super().__init__(explanandum)
-        if score not in get_args(Score):
-            raise ValueError(f"Unknown score '{score}'; choose one of: {', '.join(get_args(Score))}.")
+        one_of("score", score, get_args(Score))
+        checked_descent(iterations)
+        number("sigma", sigma)
+        number("smooth", smooth, or_least=True)
+        number("learning_rate", learning_rate)
         self.areas = read_areas(areas)
         self.iterations = iterations
         self.smooth = smooth
@@ -77,13 +86,14 @@ class ExtremalPerturbations(AttributionMethod):
             return no_maps(image)
         total = self.masks(image, target).sum(dim=1)
         sigma = self.smooth * min(image.shape[-2:])
-        return gaussian_blur(total[:, None], odd_kernel(sigma), sigma)[:, 0] if sigma else total
+        return smoothed(total, sigma) if sigma else total
 
     def masks(self, image: Tensor, target: Tensor) -> Tensor:
         """The masks [B,A,H,W], an area each."""
         image = image.detach()
-        family = SmoothMasks(image.shape[-2:], self.sigma, image.device)
-        pyramid = blur_pyramid(image)
+        scale = min(image.shape[-2:]) / self.SIDE
+        family = SmoothMasks(image.shape[-2:], self.sigma * scale, image.device)
+        pyramid = blur_pyramid(image, sigma=self.BLUR * scale)
         count = len(image) * len(self.areas)
         rows = torch.arange(len(image), device=image.device).repeat_interleave(len(self.areas))
         area = torch.tensor(self.areas, device=image.device).repeat(len(image))
@@ -96,8 +106,9 @@ class ExtremalPerturbations(AttributionMethod):
             for part in parts:
                 with torch.enable_grad():
                     leaf = cells[part].requires_grad_()
-                    mask = family(leaf)
-                    kept = self._score(perturbed(pyramid, rows[part], mask), target[rows[part]])
+                    mask = family.with_margin(leaf)
+                    seen = perturbed(pyramid, rows[part], family.within(mask))
+                    kept = self._score(seen, target[rows[part]])
                     loss = weight * area_distance(mask, area[part]) - kept
                     gradients.append(torch.autograd.grad(loss.sum(), leaf)[0])
             cells.grad = torch.cat(gradients)
@@ -153,15 +164,36 @@ class SmoothMasks:
         distance = (along[:, None, :, None] + along[None, :, None, :]).sqrt() / sigma
         kernel = torch.exp(-2 * (distance - 0.5).clamp(min=0) ** 2)
         self.kernel = kernel.flatten(2).flatten(0, 1).T  # neighbouring cells × pixels of one cell
+        self.margin = ceil(sigma / self.step)  # cells
 
     def __call__(self, cells: Tensor) -> Tensor:
-        """Cells [n,h,w] -> masks [n,H,W]; a constant grid goes on beyond the border, so that no pixel is at an edge."""
-        padded = F.pad(cells[:, None], (self.radius,) * 4, mode="replicate")
+        """Cells [n,h,w] -> masks [n,H,W]."""
+        return self.within(self.with_margin(cells))
+
+    def within(self, masks: Tensor) -> Tensor:
+        """Masks without their margin, [n,H,W]."""
+        first = self.margin * self.step
+        return masks[:, first : first + self.height, first : first + self.width]
+
+    def with_margin(self, cells: Tensor) -> Tensor:
+        """Cells [n,h,w], zero beyond the border -> masks with a margin of sigma pixels at least on each side.
+
+        What a cell at the border keeps counts there, though nobody sees it: else a mask of small area would best lie in
+        a corner, where most of its soft rim is cut off.
+        """
+        padded = F.pad(cells[:, None], (self.radius + self.margin,) * 4)
         neighbours = F.unfold(padded, 2 * self.radius + 1)  # [n, neighbours, h·w]
         values = neighbours[:, :, None] * self.kernel[:, :, None]
         smooth = ((values / self.TEMPERATURE).softmax(dim=1) * values).sum(dim=1)  # [n, s·s, h·w]
-        large = F.fold(smooth, tuple(self.step * side for side in self.grid), self.step, stride=self.step)
-        return large[:, 0, : self.height, : self.width]
+        sides = tuple(self.step * (side + 2 * self.margin) for side in self.grid)
+        return F.fold(smooth, sides, self.step, stride=self.step)[:, 0]
+
+
+def smoothed(maps: Tensor, sigma: float) -> Tensor:
+    """Maps [B,H,W], zero beyond the border, blurred: mirrored ones would be larger at the border than elsewhere."""
+    size = odd_kernel(sigma)
+    reach = size // 2
+    return gaussian_blur(F.pad(maps[:, None], (reach,) * 4), size, sigma)[:, 0, reach:-reach, reach:-reach]
 
 
 def odd_kernel(sigma: float) -> int:
@@ -169,7 +201,7 @@ def odd_kernel(sigma: float) -> int:
     return 2 * ceil(3 * sigma) + 1
 
 
-def blur_pyramid(image: Tensor, levels: int = 8, sigma: float = 20.0) -> Tensor:
+def blur_pyramid(image: Tensor, levels: int = 8, *, sigma: float) -> Tensor:
     """Images [B,3,H,W] -> [B,L,3,H,W], from a blur of `sigma` pixels to none in equal steps (authors' code)."""
     sigmas = [sigma * (1 - level / (levels - 1)) for level in range(levels - 1)]
     return torch.stack([*(gaussian_blur(image, odd_kernel(each), each) for each in sigmas), image], dim=1)

@@ -3,18 +3,21 @@
 B images, n of them in one call, h×w cells of a mask, H×W pixels; masks lie in [0, 1]: 1 keeps a pixel.
 """
 
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from explainer.attribution.base import AttributionMethod
+from explainer.attribution.checks import number, one_of
 from explainer.attribution.mask_optimisation import (
     DeletionGame,
     IntegratedDescent,
     MaskOptimiser,
     Regulariser,
+    Score,
+    checked_descent,
     checked_mask_size,
     constant_blur,
     heatmap,
@@ -25,10 +28,9 @@ from explainer.explanandum import Explanandum
 
 
 class IGOS(MaskOptimiser):
-    """I-GOS: the smallest smooth mask whose deletion lowers the target's probability, found by integrated gradients.
+    """I-GOS: the smallest smooth mask whose deletion lowers the target's score, found by integrated gradients.
 
-    The probability is the explanandum's: sigmoid if it is multi-label, else softmax. Each iteration costs `steps`
-    forward and backward passes, and up to twelve forward passes of the line search.
+    Each iteration costs `steps` forward and backward passes, and up to twelve forward passes of the line search.
 
     Args:
         explanandum: the classifier.
@@ -38,6 +40,7 @@ class IGOS(MaskOptimiser):
         tv: weight of the total variation's mean, β = 2 (authors' code).
         noise: standard deviation of the noise added to each step's normalised image (authors' code).
         mask_size: cells a side.
+        score: what is lowered: the logit, scaled, or the probability (paper), which stalls where it is near 1.
         seed: of the noise.
         chunk_size: masked images of one pass.
     """
@@ -55,19 +58,25 @@ class IGOS(MaskOptimiser):
         tv: float = 20.0,
         noise: float = 0.2,
         mask_size: int = 28,
+        score: Score = "logit",
         seed: int = 0,
         chunk_size: ChunkSize = "auto",
     ) -> None:
         super().__init__(explanandum, mask_size)
+        one_of("score", score, get_args(Score))
+        checked_descent(iterations, steps)
+        self.score = score
         self.descent = IntegratedDescent(iterations, steps, noise, seed)
         self.regulariser = Regulariser(l1, tv)
         self.chunk_size = chunk_size
 
     def optimise(self, image: Tensor, target: Tensor, start: Tensor) -> Tensor:
         """The masks [B,h,w] after the last iteration."""
-        game = DeletionGame(self.explanandum, image, target, self.regulariser, self.chunk_size)
+        blurred = constant_blur(image)
+        ends = blurred(0) if self.score == "logit" else None
+        game = DeletionGame(self.explanandum, image, target, self.regulariser, self.chunk_size, ends)
         masks = start[:, None]
-        return last(self.descent(game, masks, constant_blur(image)), masks)[:, 0]
+        return last(self.descent(game, masks, blurred), masks)[:, 0]
 
 
 class BilateralGame(DeletionGame):
@@ -97,9 +106,11 @@ class IGOSpp(AttributionMethod):
         iterations: line searches (authors' code).
         steps: of the integrated gradient (authors' code).
         l1: weight of the deleted area's mean (authors' code).
-        tv: weight of the bilateral total variation's mean, β = 2 (authors' code).
+        tv: weight of the total variation, half of it plain, half bilateral; means, β = 2 (authors' code, which takes
+            the bilateral half of the enlarged mask).
         noise: standard deviation of the noise added to each step's normalised image (authors' code).
-        edge_sigma: colour difference, in [0, 1], beyond which neighbours count as two things (authors' code).
+        edge_sigma: difference of normalised colours beyond which neighbours count as two things (authors' code: its
+            square is .01).
         mask_size: cells a side.
         seed: of the noise.
         chunk_size: masked images of one pass.
@@ -120,12 +131,14 @@ class IGOSpp(AttributionMethod):
         l1: float = 1.0,
         tv: float = 20.0,
         noise: float = 0.2,
-        edge_sigma: float = 0.01,
+        edge_sigma: float = 0.1,
         mask_size: int = 28,
         seed: int = 0,
         chunk_size: ChunkSize = "auto",
     ) -> None:
         super().__init__(explanandum)
+        checked_descent(iterations, steps)
+        number("edge_sigma", edge_sigma)
         self.descent = IntegratedDescent(iterations, steps, noise, seed, self.FIRST_STEP)
         self.l1 = l1
         self.tv = tv
@@ -136,16 +149,12 @@ class IGOSpp(AttributionMethod):
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         """Maps [B,H,W] in [0, 1]: 1 - up(d · i)."""
         size = (self.mask_size, self.mask_size)
-        weights = edge_weights(self._colours(image.detach()), size, self.edge_sigma)
+        weights = edge_weights(image.detach().float(), size, self.edge_sigma)
         regulariser = Regulariser(self.l1, self.tv, weights=weights)
         game = BilateralGame(self.explanandum, image, target, regulariser, self.chunk_size)
         start = torch.ones(len(image), 2, *size, device=image.device)
         masks = last(self.descent(game, start, constant_blur(image)), start)
         return heatmap(masks.prod(dim=1), image.shape[-2:])
-
-    def _colours(self, image: Tensor) -> Tensor:
-        """Normalised images in the units of [0, 1], up to the mean colour, which no difference sees."""
-        return image.float() * image.new_tensor(self.explanandum.card.std)[:, None, None]
 
 
 def edge_weights(image: Tensor, size: tuple[int, int], sigma: float) -> tuple[Tensor, Tensor]:

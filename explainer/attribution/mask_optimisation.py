@@ -8,13 +8,14 @@ baseline image.
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from explainer.attribution.base import AttributionMethod
+from explainer.attribution.checks import whole
 from explainer.attribution.perturb import ChunkSize, gaussian_blur, resolved_chunk_size
 from explainer.explanandum import Explanandum
 
@@ -64,7 +65,8 @@ class Regulariser:
         l1: weight of the deleted area, λ1.
         tv: weight of the total variation, λ2.
         power: its exponent β.
-        weights: of the differences of all B images' masks, for a total variation that spares the image's edges.
+        weights: of the differences of all B images' masks. With them the total variation is the mean of the plain one
+            and of one that spares the image's edges, as in iGOS++.
     """
 
     l1: float
@@ -74,15 +76,27 @@ class Regulariser:
 
     def __call__(self, mask: Tensor, rows: Tensor) -> Tensor:
         """Masks [n,h,w] of the images `rows` [n] -> [n]."""
-        chosen = None if self.weights is None else (self.weights[0][rows], self.weights[1][rows])
         deleted = (1 - mask).abs().flatten(1).mean(dim=1)
-        return self.l1 * deleted + self.tv * total_variation(mask, self.power, chosen)
+        variation = total_variation(mask, self.power)
+        if self.weights is not None:
+            chosen = (self.weights[0][rows], self.weights[1][rows])
+            variation = (variation + total_variation(mask, self.power, chosen)) / 2
+        return self.l1 * deleted + self.tv * variation
+
+
+Score = Literal["logit", "probability"]
+"""What of the target is lowered.
+
+The probability is the papers' choice. But of a class that the classifier is sure of it is so close to 1 that no small
+deletion lowers it by as much as it costs: the line search refuses every step. Hence the logit, in multiples of what
+blurring the whole image takes away, so that the regulariser's weights mean what they meant.
+"""
 
 
 class DeletionGame:
-    """What is minimised: the target's probability where a mask hides parts of the image, plus the regulariser (Eq. 6).
+    """What is minimised: the target's score where a mask hides parts of the image, plus the regulariser (Eq. 6).
 
-    The probability is the explanandum's own: sigmoid if it is multi-label, else softmax.
+    The score is the explanandum's probability (sigmoid if it is multi-label, else softmax), or its logit, scaled.
 
     Args:
         explanandum: the classifier.
@@ -90,10 +104,12 @@ class DeletionGame:
         target: [B].
         regulariser: of an image's combined mask.
         chunk_size: masked images of one pass; "auto" is a quarter of what fits without gradients.
+        blurred: for the logit: images [B,3,H,W] without a trace of the target; the score is the logit's share of the
+            way from theirs (0) to that of the image (1). None for the probability.
     """
 
     signs: ClassVar[tuple[float, ...]] = (1.0,)
-    """Of the J probabilities in the sum that is minimised."""
+    """Of the J scores in the sum that is minimised."""
 
     def __init__(
         self,
@@ -102,6 +118,7 @@ class DeletionGame:
         target: Tensor,
         regulariser: Regulariser,
         chunk_size: ChunkSize = "auto",
+        blurred: Tensor | None = None,
     ) -> None:
         self.explanandum = explanandum
         self.image = image.detach()
@@ -109,6 +126,18 @@ class DeletionGame:
         self.baseline = torch.zeros_like(self.image)
         self.regulariser = regulariser
         self.chunk = gradient_chunk(chunk_size, image)
+        self.ends = None if blurred is None else self._ends(blurred)
+
+    def _ends(self, blurred: Tensor) -> tuple[Tensor, Tensor]:
+        """The target's logit for the blurred images, and how much higher it is for the images, at least 1: [B] each."""
+        with torch.no_grad():
+            low, high = (
+                torch.cat([self.explanandum(part).float() for part in images.split(self.chunk)]).gather(
+                    1, self.target[:, None]
+                )[:, 0]
+                for images in (blurred, self.image)
+            )
+        return low, (high - low).clamp(min=1)
 
     def kept(self, masks: Tensor) -> Tensor:
         """The masks under which the classifier sees the image: [n,K,h,w] -> [n,J,h,w]."""
@@ -120,15 +149,17 @@ class DeletionGame:
             kept = self.kept(masks)
             flat, image_index = kept.flatten(0, 1), rows.repeat_interleave(kept.shape[1])
             parts = torch.arange(len(flat), device=rows.device).split(self.chunk)
-            score = torch.cat([self._probability(flat[part], image_index[part]) for part in parts])
+            score = torch.cat([self._score(flat[part], image_index[part]) for part in parts])
             signs = score.new_tensor(self.signs)
-            return score.unflatten(0, kept.shape[:2]) @ signs + self.regulariser(masks.prod(dim=1), rows)
+            # No matrix product, which autocast would round.
+            total = (score.unflatten(0, kept.shape[:2]) * signs).sum(dim=1)
+            return total + self.regulariser(masks.prod(dim=1), rows)
 
     def gradient(self, masks: Tensor, noise: Tensor) -> Tensor:
         """The objective's integrated gradient by all images' masks [B,K,h,w].
 
-        The score's part is the mean over s = 1 … S of its gradient under s/S times the kept mask, with noise_s added to
-        the masked image; S = 1 is the ordinary gradient.
+        The score's part is the mean over s = 1 … S of its gradient under s/S times the kept mask (or 1 - s/S times what
+        is not kept, where the score is raised), with noise_s added to the masked image; S = 1 is the ordinary gradient.
 
         Args:
             masks: [B,K,h,w].
@@ -142,18 +173,25 @@ class DeletionGame:
             for part in torch.arange(steps * len(leaf) * ways, device=leaf.device).split(self.chunk):
                 step, item = part // (len(leaf) * ways), part % (len(leaf) * ways)
                 share = ((step + 1) / steps).to(leaf.dtype)[:, None, None]
-                kept = share * self.kept(leaf).flatten(0, 1)[item]
-                score = self._probability(kept, item // ways, noise[step])
-                total = (score * score.new_tensor(self.signs)[item % ways]).sum() / steps
+                sign = leaf.new_tensor(self.signs)[item % ways]
+                kept = self.kept(leaf).flatten(0, 1)[item]
+                # What is lowered comes from the baseline image, what is raised from the whole one.
+                kept = torch.where(sign[:, None, None] > 0, share * kept, 1 - share * (1 - kept))
+                score = self._score(kept, item // ways, noise[step])
+                total = (score * sign).sum() / steps
                 gradient = gradient + torch.autograd.grad(total, leaf)[0]
         return gradient
 
-    def _probability(self, kept: Tensor, rows: Tensor, noise: Tensor | float = 0.0) -> Tensor:
+    def _score(self, kept: Tensor, rows: Tensor, noise: Tensor | float = 0.0) -> Tensor:
         """Of the target, under one small mask each: [n,h,w], rows [n], noise [n,3,H,W] -> [n]."""
         weight = enlarge(kept, self.image.shape[-2:])[:, None]
         seen = weight * self.image[rows] + (1 - weight) * self.baseline[rows] + noise
         logits = self.explanandum(seen.to(self.image.dtype))
-        return self.explanandum.probabilities(logits).gather(1, self.target[rows, None])[:, 0]
+        target = self.target[rows, None]
+        if self.ends is None:
+            return self.explanandum.probabilities(logits).gather(1, target)[:, 0]
+        low, span = self.ends
+        return (logits.float().gather(1, target)[:, 0] - low[rows]) / span[rows]
 
 
 def gradient_chunk(chunk_size: ChunkSize, image: Tensor) -> int:
@@ -174,8 +212,8 @@ def line_search(
 ) -> Tensor:
     """Each image's masks after the longest step along -gradient that its objective accepts, clamped to [0, 1].
 
-    A step t is accepted where objective(new) <= objective(old) - armijo · t · |gradient|². An image whose every step is
-    refused keeps its masks: the objective never grows.
+    A step t is accepted where the objective falls by armijo · t · |gradient|² at least, and by more than its rounding.
+    An image whose every step is refused keeps its masks: the objective never grows.
 
     Args:
         objective: what is minimised; asked about the images that still search only.
@@ -186,12 +224,14 @@ def line_search(
         smallest_step: below it the search ends.
         armijo: how much of the expected decrease is demanded.
     """
-    rows = torch.arange(len(masks), device=masks.device)
+    rows, rounding = torch.arange(len(masks), device=masks.device), 8 * torch.finfo(masks.dtype).eps
     square = gradient.flatten(1).square().sum(dim=1)
     before, found, step = objective(masks, rows), masks.clone(), first_step
     while len(rows) and step >= smallest_step:
         moved = (masks[rows] - step * gradient[rows]).clamp(0, 1)
-        accepted = objective(moved, rows) <= before[rows] - armijo * step * square[rows]
+        # Steps within the rounding would be accepted by chance, and a batch would differ from its images.
+        demanded = torch.maximum(armijo * step * square[rows], rounding * before[rows].abs())
+        accepted = before[rows] - objective(moved, rows) >= demanded
         found[rows[accepted]] = moved[accepted]
         rows, step = rows[~accepted], step * shrink
     return found
@@ -199,10 +239,9 @@ def line_search(
 
 def noise_draws(image: Tensor, iterations: int, steps: int, sigma: float, seed: int) -> Iterator[Tensor]:
     """For each iteration normal noise [S,3,H,W] in the normalised image's units, from a generator of its own."""
-    generator = torch.Generator(image.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)  # the CPU's: the same noise on every device
     for _ in range(iterations):
-        shape = (steps, *image.shape[1:])
-        yield sigma * torch.randn(shape, generator=generator, device=image.device, dtype=torch.float32)
+        yield sigma * torch.randn(steps, *image.shape[1:], generator=generator).to(image.device)
 
 
 @dataclass(frozen=True)
@@ -237,6 +276,16 @@ def constant_blur(image: Tensor, sigma: float = BLUR_SIGMA) -> BaselineOf:
     """The same blurred images in every iteration."""
     blurred = gaussian_blur(image.detach(), BLUR_KERNEL, sigma)
     return lambda _: blurred
+
+
+def checked_descent(iterations: int, steps: int = 1) -> None:
+    """Refuse what is no number of iterations or steps; without any iteration the start is the result.
+
+    Raises:
+        ValueError: if one is not a whole number, or too small.
+    """
+    whole("iterations", iterations, least=0)
+    whole("steps", steps)
 
 
 def checked_mask_size(mask_size: int) -> int:

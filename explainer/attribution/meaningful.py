@@ -6,10 +6,12 @@ B images, h×w cells of a mask; masks lie in [0, 1]: 1 keeps a pixel.
 import torch
 from torch import Tensor
 
+from explainer.attribution.checks import number
 from explainer.attribution.mask_optimisation import (
     DeletionGame,
     MaskOptimiser,
     Regulariser,
+    checked_descent,
     constant_blur,
     noise_draws,
 )
@@ -58,6 +60,8 @@ class EMP(MaskOptimiser):
         chunk_size: ChunkSize = "auto",
     ) -> None:
         super().__init__(explanandum, mask_size)
+        checked_descent(iterations)
+        number("learning_rate", learning_rate)
         self.iterations = iterations
         self.learning_rate = learning_rate
         self.regulariser = Regulariser(l1, tv, self.TV_POWER)

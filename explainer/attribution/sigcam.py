@@ -4,7 +4,7 @@ B images, h×w cells of a mask, H×W pixels; masks lie in [0, 1]: 1 keeps a pixe
 class is; the start mask is 1 - M.
 """
 
-from typing import cast
+from typing import cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from explainer.attribution.base import AttributionMethod, no_maps
 from explainer.attribution.cam import CAM
+from explainer.attribution.checks import one_of
 from explainer.attribution.mask_optimisation import (
     BLUR_KERNEL,
     BLUR_SIGMA,
@@ -20,6 +21,8 @@ from explainer.attribution.mask_optimisation import (
     IntegratedDescent,
     MaskOptimiser,
     Regulariser,
+    Score,
+    checked_descent,
     enlarge,
     heatmap,
     last,
@@ -103,8 +106,6 @@ class AOP(AttributionMethod):
 class SIGCAM(AttributionMethod):
     """WGradCAM's map, improved by I-GOS: the start mask is 1 - up(λ · M where M >= θ), the first blurs are weaker.
 
-    The probability that is lowered is the explanandum's: sigmoid if it is multi-label, else softmax.
-
     Args:
         explanandum: the classifier.
         target_layer: that WGradCAM reads; None takes the explanandum's own.
@@ -114,6 +115,7 @@ class SIGCAM(AttributionMethod):
         iterations: line searches, the warm-up's among them (as I-GOS).
         l1: weight of the deleted area's mean (as I-GOS).
         tv: weight of the total variation's mean (as I-GOS).
+        score: what is lowered: the logit, scaled, or the probability (paper), which stalls where it is near 1.
         chunk_size: masked images of one pass.
     """
 
@@ -137,9 +139,13 @@ class SIGCAM(AttributionMethod):
         iterations: int = 15,
         l1: float = 1.0,
         tv: float = 20.0,
+        score: Score = "logit",
         chunk_size: ChunkSize = "auto",
     ) -> None:
         super().__init__(explanandum)
+        one_of("score", score, get_args(Score))
+        checked_descent(iterations)
+        self.score = score
         self.base = cast(CAM, named_method("wgrad_cam", explanandum, target_layer=target_layer))
         self.theta = theta
         self.factor = factor
@@ -156,9 +162,11 @@ class SIGCAM(AttributionMethod):
         """
         if len(image) == 0:
             return no_maps(image)
-        game = DeletionGame(self.explanandum, image, target, self.regulariser, self.chunk_size)
+        blurred = warming_blur(image, self.warm_up, self.WARM_UP_SIGMA)
+        ends = blurred(self.warm_up) if self.score == "logit" else None
+        game = DeletionGame(self.explanandum, image, target, self.regulariser, self.chunk_size, ends)
         start = self.start(image, target)[:, None]
-        masks = last(self.descent(game, start, warming_blur(image, self.warm_up, self.WARM_UP_SIGMA)), start)
+        masks = last(self.descent(game, start, blurred), start)
         return heatmap(masks[:, 0], image.shape[-2:])
 
     def start(self, image: Tensor, target: Tensor) -> Tensor:

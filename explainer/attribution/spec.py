@@ -57,8 +57,17 @@ def parse_method(text: str) -> MethodSpec:
             raise ValueError(
                 f"Unknown option '{item}' of method '{name}'; write option=value with one of: {', '.join(known)}."
             )
-        options[key] = value[1:-1] if value.startswith("(") and value.endswith(")") else yaml.safe_load(value)
+        options[key] = value[1:-1] if value.startswith("(") and value.endswith(")") else _value(value)
     return MethodSpec(name, options)
+
+
+def _value(text: str) -> Any:
+    """Of an option, as YAML has it, but with numbers such as 1e-2, which it takes for words."""
+    value = yaml.safe_load(text)
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def options_of(name: str) -> dict[str, Any]:
