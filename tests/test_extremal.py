@@ -113,6 +113,14 @@ def test_a_smooth_mask_is_the_smooth_maximum_of_the_cells_around(size, sigma):
         torch.testing.assert_close(mask, torch.tensor(plain_smooth_mask(grid, size, sigma)), rtol=1e-4, atol=1e-6)
 
 
+def test_between_the_points_of_a_large_cell_a_mask_is_nearly_exact():
+    family = SmoothMasks((30, 30), 21.0, CPU)
+    cells = torch.rand(1, *family.grid, generator=torch.Generator().manual_seed(4))
+    difference = (family(cells)[0] - torch.tensor(plain_smooth_mask(cells[0].tolist(), (30, 30), 21.0))).abs()
+    assert difference.mean() < 0.005
+    assert difference.max() < 0.06
+
+
 def test_one_cell_keeps_a_disc_around_it():
     family = SmoothMasks((63, 63), 21.0, CPU)
     assert family.grid == (9, 9)

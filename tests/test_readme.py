@@ -16,9 +16,11 @@ def test_every_link_to_a_file_leads_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
-def test_the_python_example_runs(small_run, tmp_path, capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+def test_the_python_examples_run_one_after_the_other(small_run, tmp_path, capsys):
+    example = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL))
     Image.new("RGB", (50, 40), "red").save(tmp_path / "photo.jpg")
     example = example.replace('"runs/demo"', repr(str(small_run))).replace("photo.jpg", str(tmp_path / "photo.jpg"))
     exec(compile(example, "README.md", "exec"), {})
-    assert "'disc': '0." in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "'disc': '0." in printed
+    assert "torch.Size([2, 32, 32])" in printed

@@ -143,7 +143,8 @@ class SmoothMasks:
 
     With k(d) = exp(-2 · max(0, d / sigma - 1/2)²) of the distance d between pixel and cell centre, a cell keeps about
     the disc of radius sigma / 2 around it. The smooth maximum of values f is their mean, weighted by exp(f / T) with
-    T = 1/20.
+    T = 1/20. It is taken at POINTS² points of a cell at most and enlarged bilinearly, which is several times as fast as
+    at every pixel and differs by .003 on average (cells of 7 pixels).
 
     Args:
         size: H, W.
@@ -152,18 +153,20 @@ class SmoothMasks:
     """
 
     TEMPERATURE = 1 / 20
+    POINTS = 3
 
     def __init__(self, size: tuple[int, int] | torch.Size, sigma: float, device: torch.device) -> None:
         self.height, self.width = size
         self.step = max(1, round(sigma / 3))
         self.grid = (ceil(self.height / self.step), ceil(self.width / self.step))
         self.radius = 1 + ceil(sigma / self.step)
-        pixel = torch.arange(self.step, device=device) + 0.5
+        self.points = min(self.step, self.POINTS)
+        point = (torch.arange(self.points, device=device) + 0.5) * self.step / self.points
         cell = (torch.arange(-self.radius, self.radius + 1, device=device) + 0.5) * self.step
-        along = (pixel[:, None] - cell).square()  # [s, 2·radius+1]
+        along = (point[:, None] - cell).square()  # [points, 2·radius+1]
         distance = (along[:, None, :, None] + along[None, :, None, :]).sqrt() / sigma
         kernel = torch.exp(-2 * (distance - 0.5).clamp(min=0) ** 2)
-        self.kernel = kernel.flatten(2).flatten(0, 1).T  # neighbouring cells × pixels of one cell
+        self.kernel = kernel.flatten(2).flatten(0, 1).T  # neighbouring cells × points of one cell
         self.margin = ceil(sigma / self.step)  # cells
 
     def __call__(self, cells: Tensor) -> Tensor:
@@ -184,9 +187,11 @@ class SmoothMasks:
         padded = F.pad(cells[:, None], (self.radius + self.margin,) * 4)
         neighbours = F.unfold(padded, 2 * self.radius + 1)  # [n, neighbours, h·w]
         values = neighbours[:, :, None] * self.kernel[:, :, None]
-        smooth = ((values / self.TEMPERATURE).softmax(dim=1) * values).sum(dim=1)  # [n, s·s, h·w]
-        sides = tuple(self.step * (side + 2 * self.margin) for side in self.grid)
-        return F.fold(smooth, sides, self.step, stride=self.step)[:, 0]
+        smooth = ((values / self.TEMPERATURE).softmax(dim=1) * values).sum(dim=1)  # [n, points², h·w]
+        cells_high, cells_wide = (side + 2 * self.margin for side in self.grid)
+        points = F.fold(smooth, (self.points * cells_high, self.points * cells_wide), self.points, stride=self.points)
+        size = (self.step * cells_high, self.step * cells_wide)
+        return F.interpolate(points, size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def smoothed(maps: Tensor, sigma: float) -> Tensor:
