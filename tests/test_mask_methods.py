@@ -43,7 +43,7 @@ def test_it_deletes_the_class_and_leaves_the_rest():
 def test_it_lowers_the_probability_that_it_minimises():
     model = WindowNet()
     image, explanandum = bright_windows(model), freeze(model, "windows")
-    mask = EMP(explanandum, iterations=60).optimise(image, TARGET, torch.ones(3, 28, 28))
+    mask = EMP(explanandum, iterations=60, score="probability").optimise(image, TARGET, torch.ones(3, 28, 28))
     game = DeletionGame(explanandum, image, TARGET, Regulariser(0.01, 0.2, 3))
     game.baseline = constant_blur(image, EMP.BLUR)(0)
     rows = torch.arange(3)
@@ -54,7 +54,7 @@ def test_the_first_step_of_adam_is_the_learning_rate_against_the_gradients_sign(
     explanandum = freeze(SmallNet())
     image = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     target, start = torch.tensor([0, 1]), torch.full((2, 6, 6), 0.5)
-    method = EMP(explanandum, iterations=1, noise=0.0, mask_size=6)
+    method = EMP(explanandum, iterations=1, noise=0.0, mask_size=6, score="probability")
     game = DeletionGame(explanandum, image, target, method.regulariser)
     game.baseline = constant_blur(image, EMP.BLUR)(0)
     gradient = game.gradient(start[:, None], torch.zeros(1, 3, 32, 32))[:, 0]

@@ -3,14 +3,17 @@
 B images, h×w cells of a mask; masks lie in [0, 1]: 1 keeps a pixel.
 """
 
+from typing import get_args
+
 import torch
 from torch import Tensor
 
-from explainer.attribution.checks import number
+from explainer.attribution.checks import number, one_of
 from explainer.attribution.mask_optimisation import (
     DeletionGame,
     MaskOptimiser,
     Regulariser,
+    Score,
     checked_descent,
     constant_blur,
     noise_draws,
@@ -20,10 +23,9 @@ from explainer.explanandum import Explanandum
 
 
 class EMP(MaskOptimiser):
-    """The smallest smooth mask whose deletion lowers the target's probability, found by Adam.
+    """The smallest smooth mask whose deletion lowers the target's score, found by Adam.
 
-    The probability is the explanandum's: sigmoid if it is multi-label, else softmax. Each iteration costs one forward
-    and backward pass.
+    Each iteration costs one forward and backward pass.
 
     Args:
         explanandum: the classifier.
@@ -33,6 +35,7 @@ class EMP(MaskOptimiser):
         tv: weight of the total variation's mean, β = 3 (PAMI, App. B).
         noise: standard deviation of the noise added to each normalised masked image (the code that PAMI ran).
         mask_size: cells a side (the code that PAMI ran).
+        score: what is lowered: the logit, scaled, or the probability (paper), which stalls where it is near 1.
         seed: of the noise.
         chunk_size: masked images of one pass.
     """
@@ -56,12 +59,15 @@ class EMP(MaskOptimiser):
         tv: float = 0.2,
         noise: float = 0.2,
         mask_size: int = 28,
+        score: Score = "logit",
         seed: int = 0,
         chunk_size: ChunkSize = "auto",
     ) -> None:
         super().__init__(explanandum, mask_size)
         checked_descent(iterations)
         number("learning_rate", learning_rate)
+        one_of("score", score, get_args(Score))
+        self.score = score
         self.iterations = iterations
         self.learning_rate = learning_rate
         self.regulariser = Regulariser(l1, tv, self.TV_POWER)
@@ -71,8 +77,10 @@ class EMP(MaskOptimiser):
 
     def optimise(self, image: Tensor, target: Tensor, start: Tensor) -> Tensor:
         """The masks [B,h,w] after the last iteration."""
-        game = DeletionGame(self.explanandum, image, target, self.regulariser, self.chunk_size)
-        game.baseline = constant_blur(image, self.BLUR)(0)
+        blurred = constant_blur(image, self.BLUR)(0)
+        ends = blurred if self.score == "logit" else None
+        game = DeletionGame(self.explanandum, image, target, self.regulariser, self.chunk_size, ends)
+        game.baseline = blurred
         masks = start[:, None].clone()
         adam = torch.optim.Adam([masks], self.learning_rate)
         for noise in noise_draws(image, self.iterations, 1, self.noise, self.seed):

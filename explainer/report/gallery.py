@@ -1,0 +1,154 @@
+"""A grid of saliency maps: a row for each method, a column for each pair of image and target.
+
+H×W pixels of an image, S×S of a tile; pictures are uint8 [h,w,3], photographs float [H,W,3] and maps float [H,W], both
+in [0, 1].
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+TILE = 120
+GAP = 4
+CAPTION = 18
+FOOTER = 34
+LABEL = 140
+"""Pixels after which a label goes on in the next line; a single word may be longer."""
+LINE = 15
+COLOURS = "inferno"
+"""Of the heat: as light as it is hot, so that it reads in grey and with any colour vision."""
+HEAT = 0.65
+"""Its share in a pixel of the overlay; the grey photograph has the rest."""
+OTHERS = 0.35
+"""Grey of what is in the image besides the target, where the target itself is white."""
+
+Floats = NDArray[np.floating]
+Picture = NDArray[np.uint8]
+
+
+@dataclass
+class Column:
+    """One image, asked about one target.
+
+    Args:
+        photograph: [H,W,3].
+        caption: e.g. the target's name.
+        truth: bool [H,W], where the target is; None if nobody knows.
+        others: bool [H,W], where something else is that has a class.
+    """
+
+    photograph: Floats
+    caption: str
+    truth: NDArray[np.bool_] | None = None
+    others: NDArray[np.bool_] | None = None
+
+
+@dataclass
+class Row:
+    """One method.
+
+    Args:
+        name: first line of its label.
+        details: further lines, which may be long.
+        maps: [H,W] each, a column each; they are drawn as they are, 0 darkest and 1 lightest.
+    """
+
+    name: str
+    details: list[str]
+    maps: list[Floats]
+
+
+def draw_gallery(columns: list[Column], rows: list[Row]) -> Picture:
+    """The photographs, the ground truth where there is one, then the rows, and the scale of their colours."""
+    has_truth = any(column.truth is not None for column in columns)
+    tiles = [(["photograph"], [to_tile(column.photograph) for column in columns])]
+    if has_truth:
+        tiles.append((["ground truth", "white: the target"], [draw_truth(column) for column in columns]))
+    for row in rows:
+        label = [line for text in (row.name, *row.details) for line in wrapped(text, LABEL)]
+        pairs = zip(row.maps, columns, strict=True)
+        tiles.append((label, [overlay(values, column.photograph) for values, column in pairs]))
+    left = max(_text_width(line) for label, _ in tiles for line in label) + 3 * GAP
+    height = CAPTION + len(tiles) * (TILE + GAP) + FOOTER
+    canvas = Image.new("RGB", (left + len(columns) * (TILE + GAP), height), "white")
+    for across, column in enumerate(columns):
+        _write(canvas, (left + across * (TILE + GAP), 2), shortened(column.caption, TILE))
+    for down, (label, pictures) in enumerate(tiles):
+        top = CAPTION + down * (TILE + GAP)
+        for index, line in enumerate(label):
+            middle = top + (TILE - LINE * len(label)) // 2
+            _write(canvas, (GAP, middle + LINE * index), line, "dimgrey" if index else "black")
+        for across, picture in enumerate(pictures):
+            canvas.paste(Image.fromarray(picture), (left + across * (TILE + GAP), top))
+    _draw_scale(canvas, left, height - FOOTER + GAP)
+    return np.asarray(canvas)
+
+
+def overlay(values: Floats, photograph: Floats) -> Picture:
+    """A map [H,W] in colours over the grey photograph, as a tile."""
+    large = to_tile(np.repeat(values[..., None], 3, axis=2))[..., 0] / 255
+    grey = to_tile(photograph).mean(axis=2, keepdims=True) / 255
+    return _eight_bit(HEAT * heat(large) + (1 - HEAT) * grey)
+
+
+def heat(values: Floats) -> Floats:
+    """Values in [0, 1] -> their colours [...,3]."""
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps[COLOURS](values))[..., :3]
+
+
+def draw_truth(column: Column) -> Picture:
+    """The target white, other objects grey, the rest black; white altogether where the truth is unknown."""
+    shape = column.photograph.shape[:2]
+    truth = np.ones(shape, bool) if column.truth is None else column.truth
+    others = np.zeros(shape, bool) if column.others is None else column.others
+    shade = np.where(truth, 1.0, np.where(others, OTHERS, 0.0))
+    return to_tile(np.repeat(shade[..., None], 3, axis=2))
+
+
+def to_tile(picture: Floats) -> Picture:
+    """[H,W,3] in [0, 1] -> [S,S,3]."""
+    return np.asarray(Image.fromarray(_eight_bit(picture)).resize((TILE, TILE), Image.Resampling.BILINEAR))
+
+
+def shortened(text: str, width: float) -> str:
+    """The text itself, or its beginning and an ellipsis, if it needs more pixels than `width`."""
+    kept = text
+    while kept and _text_width(kept + "…" * (kept != text)) > width:
+        kept = kept[:-1]
+    return text if kept == text else kept + "…"
+
+
+def wrapped(text: str, width: float) -> list[str]:
+    """Lines of whole words that need no more pixels than `width`, as far as a single word doesn't."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and _text_width(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def _draw_scale(canvas: Image.Image, left: int, top: int) -> None:
+    """The colours from 0 to 1, as they look on a grey photograph."""
+    ramp = np.linspace(0, 1, 2 * TILE)[None].repeat(FOOTER // 3, axis=0)
+    grey = np.full((*ramp.shape, 3), 0.5)
+    canvas.paste(Image.fromarray(_eight_bit(HEAT * heat(ramp) + (1 - HEAT) * grey)), (left, top))
+    for value, text in ((0, "0"), (1, "1: matters most")):
+        _write(canvas, (left + value * 2 * TILE - (6 if value else 0), top + FOOTER // 3 + 2), text)
+
+
+def _write(canvas: Image.Image, place: tuple[int, int], text: str, fill: str = "black") -> None:
+    ImageDraw.Draw(canvas).text(place, text, fill=fill, font=ImageFont.load_default(12))
+
+
+def _text_width(text: str) -> int:
+    return int(np.ceil(ImageFont.load_default(12).getlength(text)))
+
+
+def _eight_bit(picture: Floats) -> Picture:
+    return (picture * 255).round().clip(0, 255).astype(np.uint8)
