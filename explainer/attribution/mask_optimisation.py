@@ -191,7 +191,8 @@ class DeletionGame:
         if self.ends is None:
             return self.explanandum.probabilities(logits).gather(1, target)[:, 0]
         low, span = self.ends
-        return (logits.float().gather(1, target)[:, 0] - low[rows]) / span[rows]
+        # No reward below 0: to hide more than the blur does is to fool the classifier.
+        return ((logits.float().gather(1, target)[:, 0] - low[rows]) / span[rows]).clamp(min=0)
 
 
 def gradient_chunk(chunk_size: ChunkSize, image: Tensor) -> int:
