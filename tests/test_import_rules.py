@@ -15,6 +15,7 @@ SHARED_BY_METHODS = {
     "spec",
     "perturb",
     "cam",
+    "checks",
     "capture",
     "mask_optimisation",
     "pami_parts",
