@@ -59,7 +59,7 @@ def cost(text, model=None, size=32):
         ("score_cam", 8 + 1, 0),
         ("pami_window:radius=5,step=4", 8 * 8, 0),
         ("rise:masks=57", 57, 0),
-        ("mask:iterations=7", 7 + 2, 7),
+        ("mask:iterations=7,score=probability", 7, 7),
         ("extremal:areas=[0.1,0.2],iterations=3", 6, 6),
         ("random", 0, 0),
         ("center", 0, 0),

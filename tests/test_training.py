@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import evaluate
 import train
 from explainer import entry, machine, module
+from explainer.attribution import METHODS
 from explainer.module import TERMS, NonFiniteLossError
 from explainer.progress import ProgressLines
 from explainer.run_folder import RunFolder
@@ -183,7 +184,7 @@ class TestErrorsOnACommandLine:
         with pytest.raises(SystemExit) as stop:
             entry.run_command(evaluate.main)
         assert stop.value.code == 1
-        assert capsys.readouterr().err == "error: Unknown method 'gradcam'; choose one of: explainer, grad_cam.\n"
+        assert capsys.readouterr().err == f"error: Unknown method 'gradcam'; choose one of: {', '.join(METHODS)}.\n"
 
     def test_a_disk_error_has_no_number(self, tmp_path, monkeypatch, capsys):
         (tmp_path / "file").touch()
