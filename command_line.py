@@ -49,7 +49,7 @@ class RunOptions:
         resume: Run folder to go on with.
     """
 
-    dataset: Literal["shapes", "voc", "coco", "folder"] = "shapes"
+    dataset: Literal["shapes", "voc", "coco", "folder", "imagenet"] = "shapes"
     explanandum: str = AUTO
     explanandum_weights: str = "imagenet"
     encoder: str = "resnet50"

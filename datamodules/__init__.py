@@ -4,6 +4,7 @@ from datamodules.base import BadImageError, DataOptions, ImageDataModule, Sample
 from datamodules.batch import VOID, Batch
 from datamodules.coco import COCODataModule
 from datamodules.folder import FolderDataModule
+from datamodules.imagenet import ImageNetDataModule
 from datamodules.shapes import ShapesDataModule, ShapesOptions
 from datamodules.voc import VOCDataModule
 
@@ -17,6 +18,7 @@ DATASETS: dict[str, type[ImageDataModule]] = {
     "voc": VOCDataModule,
     "coco": COCODataModule,
     "folder": FolderDataModule,
+    "imagenet": ImageNetDataModule,
 }
 
 
