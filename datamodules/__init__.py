@@ -1,7 +1,7 @@
 """Data sets: each is a LightningDataModule that yields `Batch`; they are found by name in `DATASETS`."""
 
 from datamodules.base import BadImageError, DataOptions, ImageDataModule, Sample
-from datamodules.batch import VOID, Batch
+from datamodules.batch import VOID, Batch, Box
 from datamodules.coco import COCODataModule
 from datamodules.folder import FolderDataModule
 from datamodules.imagenet import ImageNetDataModule
@@ -9,7 +9,7 @@ from datamodules.shapes import ShapesDataModule, ShapesOptions
 from datamodules.voc import VOCDataModule
 
 __all__ = [
-    "DATASETS", "VOID", "BadImageError", "Batch", "DataOptions", "ImageDataModule", "Sample", "ShapesOptions",
+    "DATASETS", "VOID", "BadImageError", "Batch", "Box", "DataOptions", "ImageDataModule", "Sample", "ShapesOptions",
     "build_datamodule",
 ]  # fmt: skip
 

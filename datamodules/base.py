@@ -4,7 +4,7 @@ from abc import abstractmethod
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 import torch.distributed as dist
@@ -79,7 +79,13 @@ class ImageDataModule(LightningDataModule):
 
     Args:
         options: Where the images lie and how they are loaded.
+
+    Attributes:
+        single_label: Whether every image has exactly one class, so that a classifier's outputs are a softmax's;
+            else an image may have several classes or none, and each output stands for itself.
     """
+
+    single_label: ClassVar[bool] = False
 
     def __init__(self, options: DataOptions) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 B images, C classes, H×W pixels.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from torch import Tensor
 
@@ -11,8 +11,34 @@ VOID = 255
 """Mask value of pixels that belong to no class and not to the background either (PASCAL VOC's convention)."""
 
 
+class Box(NamedTuple):
+    """An object: its class and its edges, as fractions of the width and height of the image as stored.
+
+    Squashing an image moves no fraction, so they hold at any size.
+
+    Attributes:
+        label: class index.
+        left: 0 at the image's left edge, 1 at its right one.
+        top: 0 at the image's top edge, 1 at its bottom one.
+        right: like `left`.
+        bottom: like `top`.
+    """
+
+    label: int
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @classmethod
+    def from_pixels(cls, label: int, edges: tuple[float, float, float, float], size: tuple[float, float]) -> Self:
+        """A box from its left, top, right and bottom edge and the image's (width, height), all in pixels."""
+        (left, top, right, bottom), (width, height) = edges, size
+        return cls(label, left / width, top / height, right / width, bottom / height)
+
+
 class Batch(NamedTuple):
-    """A batch of images with their labels and, where the data set has them, masks.
+    """A batch of images with their labels and, where the data set has them, masks and boxes.
 
     Attributes:
         image: float32 [B,3,H,W], normalised with the explanandum's mean and standard deviation.
@@ -22,6 +48,11 @@ class Batch(NamedTuple):
             An image without a mask in a split that has some is all void.
         cue_mask: bool [B,H,W], True where a planted shortcut lies (`shapes` only), else None.
         skipped: names of the broken files that were left out of this batch (`--on_bad_image skip`).
+        boxes: the objects of each of the B images; None where no image of the split has boxes, and where images were
+            augmented, which moves objects out of their boxes. An image without an annotation in a split that has some
+            gets an empty tuple, just as one that is annotated as holding no object.
+        original_size: (height, width) in pixels of each of the B photographs, before it was squashed; None in a batch
+            that was not loaded from photographs.
     """
 
     image: Tensor
@@ -30,3 +61,17 @@ class Batch(NamedTuple):
     mask: Tensor | None = None
     cue_mask: Tensor | None = None
     skipped: tuple[str, ...] = ()
+    boxes: tuple[tuple[Box, ...], ...] | None = None
+    original_size: tuple[tuple[int, int], ...] | None = None
+
+    def pin_memory(self) -> Self:
+        """The batch with its tensors in page-locked memory; torch's loaders call it.
+
+        Without it they go through all that is in a batch, and older versions make lists of the tuples on the way.
+        """
+        return self._replace(
+            image=self.image.pin_memory(),
+            labels=self.labels.pin_memory(),
+            mask=None if self.mask is None else self.mask.pin_memory(),
+            cue_mask=None if self.cue_mask is None else self.cue_mask.pin_memory(),
+        )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datamodules.base import ImageDataModule
-from datamodules.batch import VOID
+from datamodules.batch import VOID, Box
 from datamodules.images import BadImageError, load_image
 from datamodules.sample import AbsentSplitError, Sample, Split
 
@@ -91,6 +91,7 @@ class COCOSource:
         self.image_ids = [Path(image.file_name).stem for image in images]
         self.has_masks = True
         self.has_cues = False
+        self.has_boxes = any(image.labels for image in images)  # an annotation has both
 
     def __len__(self) -> int:
         """Number of images."""
@@ -107,8 +108,20 @@ class COCOSource:
                 f"Image {path} is {image.size[0]}x{image.size[1]} pixels but its annotations are for "
                 f"{entry.size[0]}x{entry.size[1]}; fetch the file again, or pass --on_bad_image skip."
             )
-        mask = Image.fromarray(rasterise(json.loads(entry.instances), entry.size))
-        return Sample(image, entry.labels, self.image_ids[index], mask)
+        instances = json.loads(entry.instances)
+        mask = Image.fromarray(rasterise(instances, entry.size))
+        boxes = tuple(_box(instance, entry.size) for instance in instances)
+        return Sample(image, entry.labels, self.image_ids[index], mask, boxes=boxes)
+
+
+def _box(instance: dict[str, Any], size: tuple[int, int]) -> Box:
+    """COCO's x, y, width and height -> fractions.
+
+    A crowd's box is one too, though its pixels are void in the mask: the labels count crowds, so each class of an
+    image has a box. (TorchRay, too, takes all annotations of a class for its region.)
+    """
+    left, top, width, height = instance["bbox"]
+    return Box.from_pixels(instance["value"] - 1, (left, top, left + width, top + height), size)
 
 
 def rasterise(instances: list[dict[str, Any]], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -182,6 +195,7 @@ def _entry(image: dict[str, Any], annotations: list[dict[str, Any]], index_of: d
     instances = [
         {
             "segmentation": one["segmentation"],
+            "bbox": one["bbox"],
             "value": index_of[one["category_id"]] + 1,
             "area": one["area"],
             "iscrowd": one.get("iscrowd", 0),

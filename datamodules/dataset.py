@@ -4,6 +4,7 @@ C classes, H×W pixels.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.batch import VOID, Batch
+from datamodules.batch import VOID, Batch, Box
 from datamodules.images import BadImageError
 from datamodules.sample import Sample, SampleSource
 from datamodules.sampler import mix_seed
@@ -20,13 +21,18 @@ from datamodules.transforms import SampleTransform
 
 
 class Item(NamedTuple):
-    """One image, ready to be batched: image [3,H,W], labels [C], mask and cue mask [H,W] or None."""
+    """One image, ready to be batched: image [3,H,W], labels [C], mask and cue mask [H,W] or None.
+
+    Boxes are None where the batch has none; the original size is (height, width).
+    """
 
     image: Tensor
     labels: Tensor
     image_id: str
     mask: Tensor | None
     cue_mask: Tensor | None
+    boxes: tuple[Box, ...] | None
+    original_size: tuple[int, int]
 
 
 class BadItem(NamedTuple):
@@ -76,6 +82,14 @@ class SampleDataset(Dataset[Item]):
     def image_ids(self) -> list[str]:
         """Names of the images, in order."""
         return [self.source.image_ids[index] for index in self.indices]
+
+    def labels(self) -> list[tuple[int, ...]]:
+        """Classes of each image that can be read, in order; reads all of them."""
+        found = []
+        for index in self.indices:
+            with suppress(BadImageError):
+                found.append(self.source[index].labels)
+        return found
 
     def __len__(self) -> int:
         """Number of images."""
@@ -128,7 +142,10 @@ class SampleDataset(Dataset[Item]):
             mask = torch.full(image.shape[-2:], VOID, dtype=torch.uint8)
         labels = torch.zeros(self.num_classes)
         labels[list(sample.labels)] = 1
-        return Item(image, labels, sample.image_id, mask, cue_mask)
+        # Augmentation flips and turns the objects out of their boxes.
+        boxes = sample.boxes or () if self.source.has_boxes and seed is None else None
+        original_size = (sample.image.height, sample.image.width)
+        return Item(image, labels, sample.image_id, mask, cue_mask, boxes, original_size)
 
 
 def nothing_left(images: int, reason: str) -> BadImageError:
@@ -213,7 +230,15 @@ def _stacked(good: Sequence[Item], skipped: tuple[str, ...]) -> Batch:
         mask=_stack([item.mask for item in good]),
         cue_mask=_stack([item.cue_mask for item in good]),
         skipped=skipped,
+        boxes=_all_or_none([item.boxes for item in good]),
+        original_size=tuple(item.original_size for item in good),
     )
+
+
+def _all_or_none(boxes: list[tuple[Box, ...] | None]) -> tuple[tuple[Box, ...], ...] | None:
+    """Either every image of a batch has a tuple of boxes, maybe an empty one, or none has."""
+    present = tuple(one for one in boxes if one is not None)
+    return present or None
 
 
 def _stack(tensors: list[Tensor | None]) -> Tensor | None:

@@ -98,6 +98,7 @@ class FolderSource:
         self.masks = [mask if mask.is_file() else None for mask in masks]
         self.has_masks = any(self.masks)
         self.has_cues = False
+        self.has_boxes = False
         if self.has_masks and self.num_classes >= VOID:
             raise ValueError(
                 f"Masks can tell {VOID - 1} classes apart, got {self.num_classes}; remove {root / 'masks'}."

@@ -14,14 +14,15 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.models import ResNet50_Weights
 
+from datamodules.annotations import read_annotation
 from datamodules.base import ImageDataModule
-from datamodules.images import load_image
+from datamodules.batch import Box
+from datamodules.images import BadImageError, load_image
 from datamodules.sample import AbsentSplitError, Sample, Split
 
 WNID = re.compile(r"n\d{8}")
@@ -34,16 +35,6 @@ TRAIN_SHARE = 0.96
 FOLDER_OF: dict[Split, str] = {"train": "train", "val": "train", "test": "val"}
 
 
-class Box(NamedTuple):
-    """An object: its class and its edges as fractions of the image's width and height."""
-
-    label: int
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-
 class ImageNetClass(NamedTuple):
     """A class by its WordNet id, which names its folders, and by its name for readers."""
 
@@ -52,11 +43,7 @@ class ImageNetClass(NamedTuple):
 
 
 class ImageNetDataModule(ImageDataModule):
-    """ImageNet; `data_root` holds val/ and train/, one of which is enough, and classes.txt. Nothing is downloaded.
-
-    Attributes:
-        single_label: every image has exactly one class: a classifier's outputs are a softmax's.
-    """
+    """ImageNet; `data_root` holds val/ and train/, one of which is enough, and classes.txt. Nothing is downloaded."""
 
     single_label = True
 
@@ -94,7 +81,9 @@ class ImageNetDataModule(ImageDataModule):
         index_of = {one.wnid: index for index, one in enumerate(self._classes)}
         _check_folders(folder, index_of)
         images = make_dataset(folder, index_of, IMG_EXTENSIONS, allow_empty=True)
-        return ImageNetSource(root, images if split == "test" else _part(images, split), tuple(index_of))
+        annotations = root / "annotations" / FOLDER_OF[split]
+        images = images if split == "test" else _part(images, split)
+        return ImageNetSource(root, images, tuple(index_of), annotations if annotations.is_dir() else None)
 
 
 class ImageNetSource:
@@ -104,34 +93,43 @@ class ImageNetSource:
         root: The folder of the data set.
         images: File and class index of each.
         wnids: Of the classes, in order.
+        annotations: Folder of their XML files, or of the classes' folders of these, which only some images have.
     """
 
-    def __init__(self, root: Path, images: Sequence[tuple[str, int]], wnids: Sequence[str]) -> None:
-        self.root, self.wnids = root, wnids
+    def __init__(
+        self,
+        root: Path,
+        images: Sequence[tuple[str, int]],
+        wnids: Sequence[str],
+        annotations: Path | None = None,
+    ) -> None:
+        self.root, self.wnids, self.annotations = root, wnids, annotations
         self.image_ids = [Path(path).relative_to(root).as_posix() for path, _ in images]
         self.labels = [label for _, label in images]
         self.has_masks = False
         self.has_cues = False
+        self.has_boxes = annotations is not None
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> Sample:
-        """The image at this position; raises BadImageError if it is unreadable."""
+        """The image at this position; raises BadImageError if it or its annotation is unusable."""
         # Boxes were drawn on the pixels as stored, whatever a camera wrote into the EXIF block.
         image = load_image(self.root / self.image_ids[index], use_exif=False)
-        return Sample(image, (self.labels[index],), self.image_ids[index])
+        return Sample(image, (self.labels[index],), self.image_ids[index], boxes=self.boxes(index))
 
     def boxes(self, index: int) -> tuple[Box, ...]:
         """The objects of the image at this position; none if it has no annotation.
 
         Raises:
-            ValueError: If the annotation is malformed or names a class that is not in the list.
+            BadImageError: If the annotation is malformed or names a class that is not in the list.
         """
-        folder, wnid, *_, name = Path(self.image_ids[index]).parts
-        annotations = self.root / "annotations" / folder
-        for file in (annotations / name, annotations / wnid / name):
+        if self.annotations is None:
+            return ()
+        _, wnid, *_, name = Path(self.image_ids[index]).parts
+        for file in (self.annotations / name, self.annotations / wnid / name):
             if file.with_suffix(".xml").is_file():
                 return _read_boxes(file.with_suffix(".xml"), self.wnids)
         return ()
@@ -213,20 +211,17 @@ def _part(images: list[tuple[str, int]], split: Split) -> list[tuple[str, int]]:
 
 
 def _read_boxes(file: Path, wnids: Sequence[str]) -> tuple[Box, ...]:
+    """The boxes of an annotation; its own size is what they refer to: annotators saw some images in another size."""
     try:
-        root = ElementTree.parse(file).getroot()
-        # Annotators saw some images in another size: the annotation's own size is what its edges refer to.
-        width, height = (float(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
-        return tuple(_box(one, wnids, width, height) for one in root.iterfind("object"))
-    except (ElementTree.ParseError, ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"Annotation {file} is not usable ({error}); unpack the annotations again.") from error
-
-
-def _box(element: ElementTree.Element, wnids: Sequence[str], width: float, height: float) -> Box:
-    wnid = element.findtext("name", "").strip()
-    if wnid not in wnids:
-        raise ValueError(f"its class '{wnid}' is not in the list of classes")
-    edges = {side: float(element.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")}
-    return Box(
-        wnids.index(wnid), edges["xmin"] / width, edges["ymin"] / height, edges["xmax"] / width, edges["ymax"] / height
+        annotation = read_annotation(file)
+    except ValueError as error:
+        raise BadImageError(f"{error} Or pass --on_bad_image skip to leave such images out.") from error
+    unknown = [one.name for one in annotation.objects if one.name not in wnids]
+    if unknown or annotation.size is None:
+        reason = f"its class '{unknown[0]}' is not in the list of classes" if unknown else "it states no size"
+        raise BadImageError(
+            f"Annotation {file} is not usable: {reason}. Correct or remove it, or pass --on_bad_image skip."
+        )
+    return tuple(
+        Box.from_pixels(wnids.index(one.name), one.edges, annotation.size) for one in annotation.objects if one.edges
     )

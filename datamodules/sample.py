@@ -5,6 +5,8 @@ from typing import Literal, NamedTuple, Protocol
 
 from PIL import Image
 
+from datamodules.batch import Box
+
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -26,6 +28,7 @@ class Sample(NamedTuple):
         image_id: Name, unique within the data set.
         mask: Mode "L", as large as the image: 0 background, i + 1 for class i, 255 void.
         cue_mask: Mode "L", as large as the image: 255 where a planted shortcut lies, else 0.
+        boxes: The objects; None if the image has no annotation of them.
     """
 
     image: Image.Image
@@ -33,6 +36,7 @@ class Sample(NamedTuple):
     image_id: str
     mask: Image.Image | None = None
     cue_mask: Image.Image | None = None
+    boxes: tuple[Box, ...] | None = None
 
 
 class SampleSource(Protocol):
@@ -51,6 +55,11 @@ class SampleSource(Protocol):
     @property
     def has_cues(self) -> bool:
         """Whether every image of the split has a cue mask."""
+        ...
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether any image of the split has boxes."""
         ...
 
     def __len__(self) -> int:

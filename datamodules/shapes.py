@@ -58,6 +58,7 @@ class ShapesSource:
     """The scenes of one split; each is a function of (seed, split, index) alone, at one image size."""
 
     has_masks = True
+    has_boxes = False
 
     def __init__(self, split: Split, image_size: int, shapes: ShapesOptions) -> None:
         if image_size < SMALLEST_IMAGE:

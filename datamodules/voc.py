@@ -1,14 +1,15 @@
-"""PASCAL VOC 2007: 20 classes, the official train/val/test lists, masks for the images that have one."""
+"""PASCAL VOC 2007: 20 classes, the official train/val/test lists, boxes, and masks for the images that have one."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from xml.etree import ElementTree
 
 from filelock import FileLock
 from torchvision.datasets import VOCDetection
 
+from datamodules.annotations import Annotation, read_annotation
 from datamodules.base import ImageDataModule
+from datamodules.batch import Box
 from datamodules.images import load_image, load_mask
 from datamodules.sample import AbsentSplitError, Sample, Split
 
@@ -99,11 +100,12 @@ class VOCSource:
     def __init__(self, images: Sequence[str], annotations: Sequence[str], mask_folder: Path) -> None:
         self.paths = list(images)
         self.image_ids = [Path(path).stem for path in images]
-        self.labels = [_classes_in(Path(path)) for path in annotations]
+        self.annotations = [_read(Path(path)) for path in annotations]
         self.mask_folder = mask_folder
         self.masked = {path.stem for path in mask_folder.glob("*.png")} & set(self.image_ids)
         self.has_masks = bool(self.masked)
         self.has_cues = False
+        self.has_boxes = any(one.edges for annotation in self.annotations for one in annotation.objects)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -117,18 +119,34 @@ class VOCSource:
         mask = None
         if image_id in self.masked:
             mask = load_mask(self.mask_folder / f"{image_id}.png", image.size, path)
-        return Sample(image, self.labels[index], image_id, mask)
+        annotation = self.annotations[index]
+        return Sample(image, _labels(annotation), image_id, mask, boxes=_boxes(annotation, image.size))
 
 
-def _classes_in(annotation: Path) -> tuple[int, ...]:
-    """Classes of which any object is listed, "difficult" ones included (as the reference)."""
-    try:
-        root = ElementTree.parse(annotation).getroot()
-        # Only direct children: an object's parts (head, hand, foot) carry names too.
-        return tuple(sorted({INDEX_OF[(name.text or "").strip()] for name in root.iterfind("object/name")}))
-    except ElementTree.ParseError as error:
-        raise ValueError(f"Annotation {annotation} is not valid XML ({error}); unpack the data set again.") from error
-    except KeyError as error:
+def _read(file: Path) -> Annotation:
+    annotation = read_annotation(file)
+    unknown = [one.name for one in annotation.objects if one.name not in INDEX_OF]
+    if unknown:
         raise ValueError(
-            f"Annotation {annotation} names the unknown class {error}; valid are: {', '.join(VOC_CLASSES)}."
-        ) from error
+            f"Annotation {file} names the unknown class '{unknown[0]}'; valid are: {', '.join(VOC_CLASSES)}."
+        )
+    return annotation
+
+
+def _labels(annotation: Annotation) -> tuple[int, ...]:
+    """Classes of which any object is listed, "difficult" ones included (as the reference)."""
+    return tuple(sorted({INDEX_OF[one.name] for one in annotation.objects}))
+
+
+def _boxes(annotation: Annotation, image_size: tuple[int, int]) -> tuple[Box, ...]:
+    """All boxes, also of "difficult" objects, so that every label has one; an object without edges has none.
+
+    VOC counts pixels from 1, and the last ones belong to the object: the first pixel's left edge is 0, its right one 1.
+    """
+    size = annotation.size or image_size
+    return tuple(
+        Box.from_pixels(INDEX_OF[one.name], (left - 1, top - 1, right, bottom), size)
+        for one in annotation.objects
+        if one.edges
+        for left, top, right, bottom in [one.edges]
+    )

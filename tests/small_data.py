@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -26,6 +27,16 @@ def save_image(path, colour=(200, 100, 50), size=(12, 6)):
     """Write an image of one colour, with its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)
+
+
+def inside(boxes, label, shape):
+    """Whether a pixel's centre lies in any box of a class, bool of shape (H, W)."""
+    row, column = ((np.arange(size) + 0.5) / size for size in shape)
+    region = np.zeros(shape, bool)
+    for box in (one for one in boxes if one.label == label):
+        rows, columns = (row >= box.top) & (row < box.bottom), (column >= box.left) & (column < box.right)
+        region |= rows[:, None] & columns
+    return region
 
 
 def real(name, root, holds):

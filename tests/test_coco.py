@@ -6,9 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
-from small_data import REAL_DATA, options, real, save_image
+from small_data import REAL_DATA, inside, options, real, save_image
 
-from datamodules import VOID, build_datamodule
+from datamodules import VOID, Box, build_datamodule
 from datamodules.coco import COCO_CLASSES, _part, _read
 from datamodules.images import BadImageError
 
@@ -34,7 +34,11 @@ def coco_tree(root, names=COCO_CLASSES):
                 {"category_id": category["person"], "segmentation": whole, "area": 2, "iscrowd": 1},
                 {"category_id": category["dog"], "segmentation": [[1, 1, 2, 2]], "area": 0, "iscrowd": 0},
             ]
-            annotations = [{**one, "id": n, "image_id": 1} for n, one in enumerate(annotations, start=1)]
+            boxes = ([0, 0, 2, 2], [0, 0, 6, 6], [0, 0, 12, 6], [1.5, 1, 0.75, 2])
+            annotations = [
+                {**one, "bbox": bbox, "id": n, "image_id": 1}
+                for n, (one, bbox) in enumerate(zip(annotations, boxes, strict=True), start=1)
+            ]
         path = root / "annotations" / f"instances_{subset}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
@@ -56,6 +60,25 @@ def test_coco_paints_small_instances_over_large_ones_and_both_over_a_crowd(tmp_p
     expected[:, :6] = dog
     expected[:2, :2] = cat
     np.testing.assert_array_equal(mask, expected)
+
+
+def test_coco_boxes_are_fractions_and_every_label_has_one_crowds_included(tmp_path):
+    batch = next(iter(coco_tree(tmp_path).test_dataloader()))
+    cat, dog, person = (COCO_CLASSES.index(name) for name in ("cat", "dog", "person"))
+    assert batch.boxes == (
+        (
+            Box(cat, 0, 0, 2 / 12, 2 / 6),
+            Box(dog, 0, 0, 6 / 12, 1),
+            Box(person, 0, 0, 1, 1),
+            Box(dog, 1.5 / 12, 1 / 6, 2.25 / 12, 3 / 6),
+        ),
+        (),
+    )
+    assert batch.original_size == ((6, 12),) * 2
+
+
+def test_coco_images_without_any_annotation_have_no_boxes(tmp_path):
+    assert next(iter(coco_tree(tmp_path).val_dataloader())).boxes is None
 
 
 def test_coco_train_and_val_part_train2014_the_same_way_whatever_the_seed(tmp_path):
@@ -115,6 +138,20 @@ def test_real_coco_has_80_classes_and_masks_of_its_labels():
     if total == 278:  # the sample that the project's tests use
         assert counts == {"train": 250, "val": 28, "test": 175}
     batch = next(iter(module.dataloader("test" if "test" in ids else "val")))
-    for mask, labels in zip(batch.mask, batch.labels, strict=True):
+    for mask, labels, boxes in zip(batch.mask, batch.labels, batch.boxes, strict=True):
         painted = set(mask.unique().tolist()) - {0, VOID}
-        assert painted <= {index + 1 for index in labels.nonzero().flatten().tolist()}
+        present = set(labels.nonzero().flatten().tolist())
+        assert painted <= {index + 1 for index in present}
+        assert {one.label for one in boxes} == present
+
+
+def test_real_coco_boxes_cover_the_masks_of_their_class():
+    module = real("coco", REAL_DATA / "coco2014_sample", "annotations")
+    source = module.source("test" if module.is_available("test") else "val")
+    for sample in (source[index] for index in range(20)):
+        mask = np.asarray(sample.mask)
+        for label in sample.labels:
+            painted = mask == label + 1
+            # Both are rounded to whole pixels somewhere, so a tiny object may lie half outside its box.
+            if painted.sum() > 100:
+                assert inside(sample.boxes, label, mask.shape)[painted].mean() > 0.97

@@ -10,7 +10,7 @@ from explainer.classifiers import require_known
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.glob("*.y*ml"))
-DATASETS = ("shapes", "voc", "coco", "folder")
+DATASETS = ("shapes", "voc", "coco", "folder", "imagenet")
 
 # lr, entropy, tv, A(m), A(n), B, patience: the settings of the authors' code, and the classifier's learning rate.
 PUBLISHED = {

@@ -5,17 +5,20 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from pytorch_lightning.utilities import move_data_to_device
 from small_data import batches, options
+from torch.utils.data._utils.pin_memory import pin_memory
 
-from datamodules import DATASETS, VOID, Batch, ImageDataModule, build_datamodule
+from datamodules import DATASETS, VOID, Batch, Box, ImageDataModule, build_datamodule
 from datamodules.base import EmptySplitError, Sample
 
 
 class MemorySource:
-    """Images whose red channel is 255 exactly where the mask says class 0; the second image has no mask."""
+    """Images whose red channel is 255 exactly where the mask, and a box, say class 0; the second image has neither."""
 
     has_masks = True
     has_cues = True
+    has_boxes = True
 
     def __init__(self, count):
         self.image_ids = [f"image{index}" for index in range(count)]
@@ -25,10 +28,12 @@ class MemorySource:
 
     def __getitem__(self, index):
         red = np.zeros((24, 48), np.uint8)
-        red[:, : 12 + 3 * (index % 5)] = 255
+        width = 12 + 3 * (index % 5)
+        red[:, :width] = 255
         picture = Image.fromarray(np.stack([red, np.full_like(red, 90), 255 - red], axis=2))
         mask = None if index == 1 else Image.fromarray(red // 255)
-        return Sample(picture, (0,), self.image_ids[index], mask, Image.fromarray(red))
+        boxes = None if index == 1 else (Box(0, 0.0, 0.0, width / 48, 1.0),)
+        return Sample(picture, (0,), self.image_ids[index], mask, Image.fromarray(red), boxes)
 
 
 class MemoryModule(ImageDataModule):
@@ -63,6 +68,49 @@ def test_an_image_without_mask_is_all_void_in_a_split_that_has_masks():
     first = next(iter(MemoryModule(options()).val_dataloader()))
     assert (first.mask[1] == VOID).all()
     assert set(first.mask[0].unique().tolist()) == {0, 1}
+
+
+def test_a_batch_holds_the_boxes_and_the_size_that_the_photographs_had():
+    first = next(iter(MemoryModule(options()).val_dataloader()))
+    assert first.boxes == tuple(() if index == 1 else (Box(0, 0, 0, (4 + index) / 16, 1),) for index in range(4))
+    assert first.original_size == ((24, 48),) * 4, "(height, width)"
+
+
+def test_augmented_images_have_no_boxes_but_still_a_size():
+    module = MemoryModule(options(augment=True))
+    assert all(batch.boxes is None and batch.original_size == ((24, 48),) * 4 for batch in epoch_of(module, 0)[:2])
+    assert all(batch.boxes for batch in batches(module.dataloader("train")))
+    assert all(batch.boxes for batch in epoch_of(MemoryModule(options()), 0))
+
+
+def test_a_split_without_boxes_has_none(monkeypatch):
+    monkeypatch.setattr(MemorySource, "has_boxes", False)
+    assert all(batch.boxes is None for batch in MemoryModule(options()).val_dataloader())
+
+
+@pytest.mark.parametrize("way", ["workers", "pinned", "moved"])
+def test_boxes_sizes_and_names_come_through_as_they_were(way, monkeypatch):
+    batch = next(iter(MemoryModule(options()).val_dataloader()))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())  # the real one needs a GPU
+    if way == "workers":
+        there = next(iter(MemoryModule(options(workers=1)).val_dataloader()))
+    else:
+        there = pin_memory(batch) if way == "pinned" else move_data_to_device(batch, torch.device("cpu"))
+    assert isinstance(there, Batch) and isinstance(there.boxes[0][0], Box)
+    for name in ("boxes", "original_size", "image_id", "skipped"):
+        assert getattr(there, name) == getattr(batch, name) and isinstance(getattr(there, name), tuple)
+    for name in ("image", "labels", "mask", "cue_mask"):
+        assert torch.equal(getattr(there, name), getattr(batch, name))
+
+
+def test_every_tensor_of_a_batch_is_pinned(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    batch = next(iter(MemoryModule(options()).val_dataloader()))
+    pin_memory(batch)
+    tensors = [value for value in batch if isinstance(value, torch.Tensor)]
+    assert [id(value) for value in pinned] == [id(value) for value in tensors] and len(tensors) == 4
+    assert pin_memory(batch._replace(mask=None, cue_mask=None)).mask is None
 
 
 def test_images_are_normalised_with_the_given_mean_and_std():
@@ -209,10 +257,12 @@ def test_an_unknown_data_set_or_split_is_an_error_that_lists_the_valid_ones():
     with pytest.raises(ValueError, match="Unknown split 'dev'; choose one of: train, val, test"):
         MemoryModule(options()).dataset("dev")
     assert all(issubclass(kind, ImageDataModule) for kind in DATASETS.values())
+    assert [name for name, kind in DATASETS.items() if kind.single_label] == ["imagenet"]
 
 
 def test_the_embedded_data_set_needs_no_files(tmp_path):
     module = build_datamodule("shapes", options(tmp_path, image_size=64, limit_train=4, limit_val=2, limit_test=2))
     batch = next(iter(module.train_dataloader()))
     assert batch.labels.shape == (4, module.num_classes)
+    assert batch.boxes is None and batch.original_size == ((64, 64),) * 4
     assert sorted(module.split_ids()) == ["test", "train", "val"]

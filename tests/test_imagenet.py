@@ -4,8 +4,7 @@ import pytest
 import torch
 from small_data import REAL_DATA, batches, options, real, save_image
 
-from datamodules import BadImageError, build_datamodule
-from datamodules.imagenet import Box
+from datamodules import BadImageError, Box, build_datamodule
 
 WNIDS = ("n02012849", "n01440764", "n03126707")
 CLASSES = "0 n02012849 crane\n1 n01440764 tench\n2 n03126707 crane\n"
@@ -38,7 +37,7 @@ def test_the_order_of_classes_txt_is_the_order_of_the_outputs(tmp_path):
     (batch,) = batches(module.test_dataloader())
     assert batch.image_id == tuple(f"val/{wnid}/val_{wnid[-2:]}_{n}.JPEG" for wnid in sorted(WNIDS[:2]) for n in (0, 1))
     assert batch.labels.tolist() == [[0, 1, 0]] * 2 + [[1, 0, 0]] * 2
-    assert batch.mask is None and batch.cue_mask is None
+    assert batch.mask is None and batch.cue_mask is None and batch.boxes is None
     assert batch.image.shape == (4, 3, 8, 8), "squashed, as in every data set"
     torch.testing.assert_close(batch.image[1, :, 0, 0], torch.tensor([90.0, 10, 20]) / 255, atol=0.02, rtol=0)
 
@@ -164,25 +163,46 @@ def test_boxes_are_fractions_of_the_size_that_was_annotated(tmp_path, folder):
     found = {name: dataset.source.boxes(index) for index, name in enumerate(dataset.image_ids)}
     assert found.pop("val/n02012849/val_49_1.JPEG") == (Box(0, 0.2, 0.125, 0.8, 0.75),) * 2
     assert set(found.values()) == {()}
+    (batch,) = batches(imagenet(root).test_dataloader())
+    assert [len(boxes) for boxes in batch.boxes] == [2 * name.endswith("val_49_1.JPEG") for name in batch.image_id]
+    assert (Box(0, 0.2, 0.125, 0.8, 0.75),) * 2 in batch.boxes
+    assert batch.original_size == ((6, 12),) * 4, "of the image, which need not be the annotated one"
+
+
+def test_boxes_of_one_folder_are_not_taken_for_those_of_the_other(tmp_path):
+    root = tree(tmp_path, train=25)
+    (root / "annotations" / "val").mkdir(parents=True)
+    module = imagenet(root)
+    assert {split: module.source(split).has_boxes for split in ("train", "val", "test")} == {
+        "train": False,
+        "val": False,
+        "test": True,
+    }
+    assert next(iter(module.test_dataloader())).boxes == ((),) * 4
+    assert next(iter(module.val_dataloader())).boxes is None
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("<annotation>", "not usable"),
+        ("<annotation>", "not valid XML"),
         (annotation("n09999999"), "its class 'n09999999' is not in the list"),
-        (annotation("n02012849", size=(0, 0)), "not usable"),
-        (annotation("n02012849", corners=("", 1, 2, 3)), "not usable"),
-        ("<annotation/>", "not usable"),
+        (annotation("n02012849", size=(0, 0)), "it states no size"),
+        (annotation("n02012849", corners=("", 1, 2, 3)), "xmin of a bndbox is '', expected a number"),
+        ("<annotation/>", "it states no size"),
     ],
 )
-def test_a_bad_annotation_is_named(tmp_path, text, message):
+def test_a_bad_annotation_is_named_or_its_image_skipped(tmp_path, text, message):
     root = tree(tmp_path)
     (root / "annotations" / "val").mkdir(parents=True)
     (root / "annotations" / "val" / "val_49_0.xml").write_text(text)
     source = imagenet(root).dataset("test").source
-    with pytest.raises(ValueError, match=rf"val_49_0\.xml.*{message}"):
+    with pytest.raises(ValueError, match=rf"val_49_0\.xml.*{message}.*--on_bad_image skip"):
         source.boxes(source.image_ids.index("val/n02012849/val_49_0.JPEG"))
+    with pytest.raises(BadImageError, match=message):
+        batches(imagenet(root).test_dataloader())
+    (batch,) = batches(imagenet(root, on_bad_image="skip").test_dataloader())
+    assert batch.skipped == ("val/n02012849/val_49_0.JPEG",) and len(batch.boxes) == 3
 
 
 def test_the_real_sample_has_the_standard_classes_and_images_of_their_folders():

@@ -7,21 +7,27 @@ import numpy as np
 import pytest
 import torchvision.datasets.voc
 from PIL import Image
-from small_data import REAL_DATA, options, real, save_image
+from small_data import REAL_DATA, inside, options, real, save_image
 
-from datamodules import VOID, build_datamodule
+from datamodules import VOID, Box, build_datamodule
+from datamodules.annotations import read_annotation
 from datamodules.voc import VOC_CLASSES
 
 
 def voc_tree(root):
-    """Train: a dog and a difficult chair; a person with a named head, with mask. Val: the same. No test list."""
+    """Train: a dog and a difficult chair; a person with a named head, with mask. Val: the same. No test list.
+
+    The image with the dog has no size in its annotation; the second dog has no box.
+    """
     base = root / "VOCdevkit" / "VOC2007"
     for name in ("ImageSets/Main", "Annotations", "SegmentationClass"):
         (base / name).mkdir(parents=True)
     objects = {
-        "000001": "<object><name>dog</name><difficult>0</difficult></object>"
-        "<object><name>chair</name><difficult>1</difficult></object><object><name>dog</name></object>",
-        "000002": "<object><name>person</name><part><name>head</name></part></object>",
+        "000001": f"<object><name>dog</name><difficult>0</difficult>{bndbox(1, 1, 12, 6)}</object>"
+        f"<object><name>chair</name><difficult>1</difficult>{bndbox(4, 3, 6, 3)}</object>"
+        "<object><name>dog</name></object>",
+        "000002": f"{SIZE}<object><name>person</name>{bndbox(13, 1, 24, 6)}"
+        f"<part><name>head</name>{bndbox(1, 1, 2, 2)}</part></object>",
     }
     for name, xml in objects.items():
         save_image(base / "JPEGImages" / f"{name}.jpg")
@@ -31,6 +37,15 @@ def voc_tree(root):
     for split in ("train", "val"):
         (base / "ImageSets" / "Main" / f"{split}.txt").write_text("000001\n000002\n")
     return base
+
+
+SIZE = "<size><width>24</width><height>12</height><depth>3</depth></size>"
+"""Of an annotation made at twice the size of the image."""
+
+
+def bndbox(*edges):
+    names = ("xmin", "ymin", "xmax", "ymax")
+    return f"<bndbox>{''.join(f'<{k}>{v}</{k}>' for k, v in zip(names, edges, strict=True))}</bndbox>"
 
 
 def palette_mask(rows):
@@ -50,6 +65,41 @@ def test_voc_labels_any_listed_object_and_reads_mask_indices(tmp_path):
     assert (batch.mask[0] == VOID).all()
     assert batch.mask[1, ::7, ::7].tolist() == [[0, 15], [VOID, VOID]]
     assert VOC_CLASSES[15 - 1] == "person"
+
+
+def test_voc_boxes_count_pixels_from_1_up_to_and_with_the_last(tmp_path):
+    voc_tree(tmp_path)
+    batch = next(iter(build_datamodule("voc", options(tmp_path)).dataloader("train")))
+    dog, chair, person = (VOC_CLASSES.index(name) for name in ("dog", "chair", "person"))
+    # The dog fills the image of 12x6 pixels, the chair pixels 4 to 6 of row 3; the person's are of the 24x12 annotated.
+    assert batch.boxes == (
+        (Box(dog, 0, 0, 1, 1), Box(chair, 3 / 12, 2 / 6, 6 / 12, 3 / 6)),
+        (Box(person, 12 / 24, 0, 1, 6 / 12),),
+    )
+    assert batch.original_size == ((6, 12),) * 2
+
+
+def test_voc_takes_a_size_of_0_for_an_unknown_one(tmp_path):
+    file = voc_tree(tmp_path) / "Annotations" / "000002.xml"
+    file.write_text(file.read_text().replace("<width>24", "<width>0"))
+    (box,) = build_datamodule("voc", options(tmp_path)).source("train")[1].boxes
+    assert (box.left, box.right, box.bottom) == (1, 2, 1)
+
+
+def test_voc_without_any_box_has_none(tmp_path):
+    for file in (voc_tree(tmp_path) / "Annotations").iterdir():
+        file.write_text("<annotation><object><name>cat</name></object></annotation>")
+    batch = next(iter(build_datamodule("voc", options(tmp_path)).val_dataloader()))
+    assert batch.boxes is None and batch.labels[:, VOC_CLASSES.index("cat")].all()
+
+
+def test_voc_reads_each_annotation_once(tmp_path, monkeypatch):
+    voc_tree(tmp_path)
+    read = []
+    monkeypatch.setattr("datamodules.voc.read_annotation", lambda file: read.append(file.stem) or read_annotation(file))
+    dataset = build_datamodule("voc", options(tmp_path)).dataset("train")
+    assert all(dataset[index].boxes for index in (0, 1, 0, 1))
+    assert read == ["000001", "000002"]
 
 
 def test_voc_writes_down_only_splits_on_disk_and_downloads_none_for_that(tmp_path, monkeypatch):
@@ -92,6 +142,12 @@ def test_voc_downloads_what_is_absent_once(tmp_path, monkeypatch):
         ),
         ("<annotation>", ValueError, r"000001\.xml is not valid XML"),
         ("<annotation><object><name>owl</name></object></annotation>", ValueError, "unknown class 'owl'.*aeroplane"),
+        (
+            f"<annotation><object><name>dog</name>{bndbox(1, 'two', 3, 4)}</object></annotation>",
+            ValueError,
+            r"000001\.xml is not usable: ymin of a bndbox is 'two', expected a number",
+        ),
+        ("<annotation><size><width>3</width></size></annotation>", ValueError, "height of a size is '', expected"),
     ],
 )
 def test_voc_names_a_bad_annotation(tmp_path, text, error, message):
@@ -144,3 +200,18 @@ def test_real_voc_has_the_known_counts_and_masks_of_its_labels():
     for item in (dataset[index] for index in masked):
         painted = set(item.mask.unique().tolist()) - {0, VOID}
         assert painted and painted <= {index + 1 for index in item.labels.nonzero().flatten().tolist()}
+
+
+def test_real_voc_boxes_cover_the_masks_of_their_class():
+    module = real("voc", REAL_DATA, "VOCdevkit")
+    source = next((module.source(split) for split in ("test", "val") if module.source(split).has_masks), None)
+    if source is None:
+        pytest.skip("no image with a mask")
+    masked = [index for index, name in enumerate(source.image_ids) if name in source.masked][:40]
+    covered = []
+    for sample in (source[index] for index in masked):
+        mask = np.asarray(sample.mask)
+        for label in sample.labels:
+            covered.append(inside(sample.boxes, label, mask.shape)[mask == label + 1])
+    assert np.concatenate(covered).mean() > 0.98
+    assert np.mean([one.mean() > 0.9 for one in covered if len(one)]) > 0.95
