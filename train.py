@@ -163,7 +163,11 @@ def obtain_explanandum(options: TrainOptions, datamodule: ImageDataModule, folde
         return folder.load_explanandum()
     mean, std = data.mean, data.std
     request = ClassifierRequest(
-        ClassifierCard(run.explanandum, datamodule.classes, data.image_size, mean, std, hidden=options.finetune.hidden),
+        ClassifierCard(
+            *(run.explanandum, datamodule.classes, data.image_size, mean, std),
+            output="single_label" if datamodule.single_label else "multi_label",
+            hidden=options.finetune.hidden,
+        ),
         weights=run.explanandum_weights,
         options=options.finetune,
         seed=run.seed,

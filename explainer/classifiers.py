@@ -1,5 +1,7 @@
-"""Classifiers by name, with a fresh head for the data set's classes (NN-Explainer, Sec. 4)."""
+"""Classifiers by name, with a fresh head for the data set's classes (NN-Explainer, Sec. 4) or with their own."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -7,12 +9,14 @@ from urllib.error import URLError
 
 import timm
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
-from explainer.weights import load_matching, read_state_dict
+from explainer.weights import load_matching, read_state_dict, some
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_CLASSES = 1000
+NEEDS_A_HEAD = "Pass a file that holds the head too; python train.py --stage explanandum fine-tunes and saves one."
 
 
 def build_classifier(
@@ -37,21 +41,89 @@ def build_classifier(
     require_known(architecture)
     pretrained = weights == "imagenet"
     name = architecture.removeprefix("timm:")
-    try:
+    alternative = ", or --explanandum_weights none to start from random weights"
+    with _downloading(architecture, alternative) if pretrained else nullcontext():
         if name != architecture:
             model, head = _timm_classifier(name, num_classes, pretrained, image_size)
         else:
-            model, head = _torchvision_classifier(name, num_classes, pretrained, hidden, image_size)
-    except (OSError, URLError, RuntimeError) as error:
-        if not pretrained:
-            raise
-        raise OSError(
-            f"Cannot download the ImageNet weights of '{architecture}' ({error}). Pass a file with "
-            "--explanandum_weights FILE, or --explanandum_weights none to start from random weights."
-        ) from error
+            model = _torchvision_model(name, pretrained, image_size)
+            head = _replace_head(model, name, num_classes, hidden)
     if weights not in ("imagenet", "none"):
         load_matching(model, read_state_dict(Path(weights)), may_miss=(head,), source=weights)
     return model, head
+
+
+def trained_classifier(
+    architecture: str, num_classes: int, weights: str, hidden: int = 4096, image_size: int = 224
+) -> nn.Module:
+    """Build a classifier with its trained head, so that it can be explained as it is.
+
+    Args:
+        architecture: as for `build_classifier`, which can rebuild what this returns.
+        num_classes: outputs; the order of the classes is that of the weights.
+        weights: `imagenet` (downloaded by torchvision or timm), or a file that holds the head too.
+        hidden: width of the two hidden layers of a VGG's or AlexNet's head; 4096 in the published ones.
+        image_size: pixels, as for `build_classifier`.
+
+    Raises:
+        ValueError: unknown architecture; weights that don't fit it or have no head for so many classes.
+        OSError: a file that isn't there, or a download that failed.
+    """
+    require_known(architecture)
+    _require_published_head(architecture, num_classes, weights)
+    model, head = build_classifier(architecture, num_classes, "none", hidden, image_size)
+    state = _published(architecture, image_size) if weights == "imagenet" else read_state_dict(Path(weights))
+    missing = load_matching(model, _with_our_names(architecture, state), may_miss=(head,), source=weights)
+    if missing:
+        layers = f" and hidden layers of {hidden}" if len(missing) > 2 else ""
+        raise ValueError(
+            f"{weights} has no trained head of '{architecture}' for {num_classes} classes{layers}: {some(missing)} "
+            f"missing or of another shape. {NEEDS_A_HEAD}"
+        )
+    return model
+
+
+def _require_published_head(architecture: str, num_classes: int, weights: str) -> None:
+    """Refuse, before anything is downloaded, what no published head can give."""
+    if architecture.startswith("squeezenet"):
+        raise ValueError(
+            f"Plain weights of '{architecture}' make another classifier here: the published head ends in a ReLU, which "
+            "ours leaves out. Choose another architecture, or fine-tune this one: python train.py --stage explanandum."
+        )
+    if weights == "imagenet" and num_classes != IMAGENET_CLASSES:
+        raise ValueError(
+            f"The published weights of '{architecture}' have a head for ImageNet's {IMAGENET_CLASSES} classes, but the "
+            f"data set has {num_classes}: a head must be trained for them. {NEEDS_A_HEAD}"
+        )
+
+
+@contextmanager
+def _downloading(architecture: str, alternative: str = "") -> Iterator[None]:
+    try:
+        yield
+    except (OSError, URLError, RuntimeError) as error:
+        raise OSError(
+            f"Cannot download the ImageNet weights of '{architecture}' ({error}). Pass a file with "
+            f"--explanandum_weights FILE{alternative}."
+        ) from error
+
+
+def _published(architecture: str, image_size: int) -> dict[str, Tensor]:
+    """The published state dict, its head as it is: told a number of classes, timm would swap another head silently."""
+    name = architecture.removeprefix("timm:")
+    with _downloading(architecture):
+        model = (_torchvision_model if name == architecture else _timm_model)(name, True, image_size)
+    return dict(model.state_dict())
+
+
+def _with_our_names(architecture: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The AlexNet of torchvision drops out before a hidden layer, ours after it: the same layers by other names."""
+    if architecture != "alexnet" or "classifier.1.weight" not in state:
+        return state
+    ours = {
+        f"classifier.{a}.{part}": f"classifier.{b}.{part}" for a, b in ((1, 0), (4, 3)) for part in ("weight", "bias")
+    }
+    return {ours.get(name, name): value for name, value in state.items()}
 
 
 def require_known(architecture: str) -> None:
@@ -94,9 +166,8 @@ def normalisation(architecture: str) -> tuple[tuple[float, float, float], tuple[
     return IMAGENET_MEAN, IMAGENET_STD
 
 
-def _torchvision_classifier(
-    name: str, num_classes: int, pretrained: bool, hidden: int, image_size: int
-) -> tuple[nn.Module, str]:
+def _torchvision_model(name: str, pretrained: bool, image_size: int) -> Any:
+    """The model with torchvision's own head for ImageNet, without auxiliary ones."""
     inception = name in ("googlenet", "inception_v3")
     keywords: dict[str, Any] = {}
     if name.startswith("vit_"):
@@ -110,17 +181,21 @@ def _torchvision_classifier(
     model = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **keywords)
     if inception:  # without its auxiliary heads the model returns plain logits
         model.aux_logits, model.AuxLogits, model.aux1, model.aux2 = False, None, None, None
-    return model, _replace_head(model, name, num_classes, hidden)
+    return model
 
 
 def _timm_classifier(name: str, num_classes: int, pretrained: bool, image_size: int) -> tuple[nn.Module, str]:
-    config = timm.get_pretrained_cfg(name)
-    size: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
-    model: Any = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **size)
+    model = _timm_model(name, pretrained, image_size, num_classes=num_classes)
     names = [part for part, module in model.named_modules() if module is model.get_classifier()]
     if not names or isinstance(model.get_classifier(), nn.Identity):
         raise ValueError(f"timm model '{name}' has not one classification head but several or none; choose another.")
     return model, names[0]
+
+
+def _timm_model(name: str, pretrained: bool, image_size: int, **keywords: Any) -> Any:
+    config = timm.get_pretrained_cfg(name)
+    size: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+    return timm.create_model(name, pretrained=pretrained, **size, **keywords)
 
 
 def _replace_head(model: Any, architecture: str, num_classes: int, hidden: int) -> str:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from explainer.capture import last_spatial_layer
-from explainer.classifiers import build_classifier
-from explainer.weights import load_matching, read_metadata, read_state_dict, save_weights
+from explainer.classifiers import build_classifier, trained_classifier
+from explainer.weights import load_matching, read_metadata, read_state_dict, save_weights, some
 
 OutputKind = Literal["multi_label", "single_label"]
 
@@ -157,3 +157,32 @@ def load_classifier(file: Path) -> tuple[nn.Module, ClassifierCard]:
     model, _ = build_classifier(card.architecture, len(card.classes), "none", card.hidden, card.image_size)
     load_matching(model, read_state_dict(file), may_miss=(), source=file)
     return model, card
+
+
+def open_explanandum(weights: str | Path, card: ClassifierCard) -> Explanandum:
+    """A trained classifier as it is, head included.
+
+    Args:
+        weights: a file that `Explanandum.save` wrote, whose own card then counts; else what `trained_classifier` takes,
+            built by `card`.
+        card: of the classifier that is expected.
+
+    Raises:
+        ValueError: if the file's own card has other classes, and as `trained_classifier` does.
+        OSError: if there is no such file, or a download failed.
+    """
+    file = Path(weights)
+    if file.suffix != ".safetensors" or "card" not in read_metadata(file):
+        model = trained_classifier(card.architecture, len(card.classes), str(weights), card.hidden, card.image_size)
+        return Explanandum(model, card)
+    explanandum = Explanandum.load(file)
+    if explanandum.card.classes != card.classes:
+        raise ValueError(
+            f"{file} is a classifier of other classes ({_listed(explanandum.card.classes)}) than the data set's "
+            f"({_listed(card.classes)}), or in another order; pass one that was trained on this data set's classes."
+        )
+    return explanandum
+
+
+def _listed(classes: tuple[str, ...]) -> str:
+    return f"{len(classes)}: {some(list(classes))}"

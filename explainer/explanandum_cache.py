@@ -22,7 +22,7 @@ class ClassifierRequest:
     """Which classifier is wanted.
 
     Args:
-        card: architecture, classes and preprocessing.
+        card: architecture, classes, preprocessing, and what the outputs mean.
         weights: what the training starts from: imagenet, none, or a file.
         options: how it is trained.
         seed: of its training.
@@ -91,7 +91,7 @@ class ExplanandumCache:
         model, head = build_classifier(
             card.architecture, len(card.classes), request.weights, options.hidden, card.image_size
         )
-        job = FinetuneJob(model, head, len(card.classes), options, request.seed, work, [progress()])
+        job = FinetuneJob(model, head, len(card.classes), options, request.seed, work, [progress()], card.output)
         metrics, trainer = finetune(job, datamodule, make_trainer)
         if is_first_process():
             Explanandum(model, card).save(file, metrics=json.dumps(metrics))

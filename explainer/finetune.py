@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -17,6 +16,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
     MultilabelAveragePrecision,
     MultilabelF1Score,
     MultilabelPrecision,
@@ -24,6 +27,8 @@ from torchmetrics.classification import (
 )
 
 from explainer.checkpoints import PatientStopping
+from explainer.explanandum import OutputKind
+from explainer.losses import classification_loss
 from explainer.metrics import ImageMean
 from explainer.optimizer import OptimizerOptions, adam
 
@@ -52,26 +57,11 @@ class FinetuneOptions(OptimizerOptions):
     hidden: int = 4096
 
 
-class ExplanandumModule(LightningModule):
-    """A multi-label classifier in training, on images or, where all but the head is frozen, on cached features.
+class MultiLabelScores(MetricCollection):
+    """F-score, precision and recall at probability .5, and mAP, macro over classes."""
 
-    Args:
-        model: image (or features) -> logits [B,C].
-        trained: the part of `model` that is trained; all else stays in eval mode.
-        num_classes: C.
-        options: learning rate and schedule.
-        seed: with epoch and rank, determines the random numbers of training (dropout).
-    """
-
-    def __init__(
-        self, model: nn.Module, trained: nn.Module, num_classes: int, options: OptimizerOptions, seed: int = 42
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self._trained = [trained]  # in a list: a part of `model` must not be registered twice
-        self.options = options
-        self.seed = seed
-        scores = MetricCollection(
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(
             {
                 "f_score": MultilabelF1Score(num_classes),
                 "precision": MultilabelPrecision(num_classes),
@@ -79,6 +69,64 @@ class ExplanandumModule(LightningModule):
                 "mAP": MultilabelAveragePrecision(num_classes),
             }
         )
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:  # type: ignore[override]
+        """Add images by their logits and multi-hot labels, [B,C] both."""
+        super().update(logits.sigmoid(), labels.int())  # logits within [0, 1] would be taken for probabilities
+
+
+class SingleLabelScores(MetricCollection):
+    """Top-1 accuracy over images; F-score, precision and recall, macro over the classes that occur or are predicted."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(
+            {
+                "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+                "f_score": MulticlassF1Score(num_classes),
+                "precision": MulticlassPrecision(num_classes),
+                "recall": MulticlassRecall(num_classes),
+            }
+        )
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:  # type: ignore[override]
+        """Add images by their logits and labels with exactly one 1, [B,C] both."""
+        super().update(logits, labels.argmax(dim=1))
+
+
+SCORES: dict[OutputKind, Callable[[int], MetricCollection]] = {
+    "multi_label": MultiLabelScores,
+    "single_label": SingleLabelScores,
+}
+
+
+class ExplanandumModule(LightningModule):
+    """A classifier in training, on images or, where all but the head is frozen, on cached features.
+
+    Args:
+        model: image (or features) -> logits [B,C].
+        trained: the part of `model` that is trained; all else stays in eval mode.
+        num_classes: C.
+        options: learning rate and schedule.
+        seed: with epoch and rank, determines the random numbers of training (dropout).
+        output: what the logits mean: it decides the loss and the scores.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        trained: nn.Module,
+        num_classes: int,
+        options: OptimizerOptions,
+        seed: int = 42,
+        output: OutputKind = "multi_label",
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._trained = [trained]  # in a list: a part of `model` must not be registered twice
+        self.options = options
+        self.seed = seed
+        self.output = output
+        scores = SCORES[output](num_classes)
         self.val_scores = scores.clone("val/")
         self.test_scores = scores.clone("test/")
         self.train_mean, self.val_mean, self.test_mean = ImageMean(), ImageMean(), ImageMean()
@@ -97,7 +145,7 @@ class ExplanandumModule(LightningModule):
         return self.model(inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs)
 
     def training_step(self, batch: Any, _batch_index: int) -> Tensor:
-        """Binary cross-entropy of a batch (image or features, labels, …)."""
+        """Cross-entropy (binary if multi-label) of a batch (image or features, labels, …)."""
         loss = self._loss(self(batch[0]), batch[1])
         self.train_mean.update(loss.detach(), len(batch[1]))
         self.log("train_loss", self.train_mean, prog_bar=True, on_step=False, on_epoch=True)
@@ -117,11 +165,11 @@ class ExplanandumModule(LightningModule):
         mean = self.val_mean if stage == "val" else self.test_mean
         mean.update(loss, len(batch[1]))
         self.log(f"{stage}_loss", mean, prog_bar=True, on_epoch=True)
-        scores.update(logits.sigmoid(), batch[1].int())  # logits within [0, 1] would be taken for probabilities
+        scores.update(logits, batch[1])
         self.log_dict(scores, on_epoch=True, batch_size=len(batch[1]))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        loss = F.binary_cross_entropy_with_logits(logits.float(), labels)
+        loss = classification_loss(logits.float(), labels, self.output)
         if not torch.isfinite(loss):
             raise ArithmeticError(
                 f"Non-finite classification loss of the explanandum at epoch {self.current_epoch}, step "
@@ -161,6 +209,7 @@ class FinetuneJob:
         seed: of the order of images and of dropout.
         work_folder: keeps the checkpoints while training runs; a killed run goes on from there.
         callbacks: further Lightning callbacks, e.g. a progress bar.
+        output: what the logits shall mean.
     """
 
     model: nn.Module
@@ -170,6 +219,11 @@ class FinetuneJob:
     seed: int
     work_folder: Path
     callbacks: list[Callback] = field(default_factory=list)
+    output: OutputKind = "multi_label"
+
+    def module(self, model: nn.Module, trained: nn.Module) -> ExplanandumModule:
+        """What trains the part `trained` of `model`, which is the job's or its head."""
+        return ExplanandumModule(model, trained, self.num_classes, self.options, self.seed, self.output)
 
 
 def finetune(job: FinetuneJob, datamodule: Any, make_trainer: TrainerFactory) -> tuple[Metrics, Trainer]:
@@ -185,8 +239,8 @@ def finetune(job: FinetuneJob, datamodule: Any, make_trainer: TrainerFactory) ->
         make_trainer: builds a Trainer from the keywords that this function adds.
 
     Returns:
-        `val/…` and, where the data set has a test split, `test/…`: F-score, precision and recall at probability .5, and
-        mAP, macro over classes, in [0, 1]; and the Trainer.
+        `val/…` and, where the data set has a test split, `test/…`: what `MultiLabelScores` or `SingleLabelScores` have,
+        in [0, 1]; and the Trainer.
     """
     best = ModelCheckpoint(
         dirpath=job.work_folder, filename="best", monitor="val_loss", save_last=True, enable_version_counter=False,
@@ -211,16 +265,16 @@ def _what_to_train(
     """The whole classifier; what is trained of it, itself or its head on cached features; and the loaders for that."""
     head = job.model.get_submodule(job.head)
     if not job.options.freeze:
-        whole = ExplanandumModule(job.model, job.model, job.num_classes, job.options, job.seed)
+        whole = job.module(job.model, job.model)
         return whole, whole, {"datamodule": datamodule}
     job.model.requires_grad_(False)
     head.requires_grad_(True)
-    whole = ExplanandumModule(job.model, head, job.num_classes, job.options, job.seed)
+    whole = job.module(job.model, head)
     one_device_and_fixed_images = trainer.world_size == 1 and not datamodule.options.augment
     features = FeatureCache(job, trainer).loaders(datamodule) if one_device_and_fixed_images else None
     if features is None:
         return whole, whole, {"datamodule": datamodule}
-    return whole, ExplanandumModule(head, head, job.num_classes, job.options, job.seed), features
+    return whole, job.module(head, head), features
 
 
 class FeatureCache:

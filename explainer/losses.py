@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from explainer.explanandum import OutputKind
 from explainer.masking import at_least_float32, probability
 
 
@@ -43,16 +44,27 @@ class LossWeights:
             )
 
 
-def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy over all C classes of the masked image (Eq. 2), mean over images; logits, labels [B,C]."""
+def classification_loss(logits: Tensor, labels: Tensor, output: OutputKind = "multi_label") -> Tensor:
+    """How badly the classifier recognises the (masked) image, mean over images (Eq. 2).
+
+    The paper has multi-label classifiers only, whose loss is the binary cross-entropy, mean over the C classes. In its
+    place a single-label classifier has what it was trained with: -log of the true class's softmax. That is one term an
+    image, not a mean over classes, so that it outweighs the entropy (Eq. 3 divides by C) the more, the larger C is.
+
+    Args:
+        logits: [B,C].
+        labels: [B,C], multi-hot; with exactly one 1 an image for a single-label classifier.
+        output: what the logits mean.
+    """
     logits = at_least_float32(logits)
-    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    loss = F.cross_entropy if output == "single_label" else F.binary_cross_entropy_with_logits
+    return loss(logits, labels.to(logits.dtype))
 
 
 def negative_entropy(logits: Tensor) -> Tensor:
     """Negative entropy of the softmax over classes, divided by C (Eq. 3), mean over images; logits [B,C].
 
-    Softmax although the explanandum may be multi-label, as in the authors' code: "uniform" is over the classes.
+    Softmax even where the explanandum is multi-label, as in the authors' code: "uniform" is over the classes.
     """
     log_probability = F.log_softmax(at_least_float32(logits), dim=1)
     return (log_probability.exp() * log_probability).mean()

@@ -10,7 +10,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.classification import MultilabelF1Score
+from torchmetrics.classification import MulticlassF1Score, MultilabelF1Score
 
 from datamodules.batch import Batch
 from explainer import losses
@@ -71,14 +71,23 @@ class ExplainerModule(LightningModule):
         self.optimizer_options = optimizer or OptimizerOptions()
         self.seed = seed
         self._unmasked: Tensor | None = None
-        self.train_f_score: Metric = MultilabelF1Score(network.num_classes, threshold=MASKED_THRESHOLD)
-        self.val_f_score: Metric = MultilabelF1Score(network.num_classes, threshold=MASKED_THRESHOLD)
-        self.unmasked_f_score: Metric = MultilabelF1Score(network.num_classes, threshold=0.5)
+        self.train_f_score = self._f_score(MASKED_THRESHOLD)
+        self.val_f_score = self._f_score(MASKED_THRESHOLD)
+        self.unmasked_f_score = self._f_score(0.5)
         self.means = nn.ModuleDict({name: ImageMean() for name in LOSS_NAMES})
 
     def forward(self, image: Tensor) -> Tensor:
         """Class masks S [B,C,H,W] in [0, 1] of normalised images [B,3,H,W]."""
         return self.network(image).float().sigmoid()
+
+    @property
+    def _single_label(self) -> bool:
+        return self.explanandum.card.output == "single_label"
+
+    def _f_score(self, threshold: float) -> Metric:
+        """Macro F-score; of a single-label explanandum's classes the most probable is recognised, without threshold."""
+        classes = self.explanandum.num_classes
+        return MulticlassF1Score(classes) if self._single_label else MultilabelF1Score(classes, threshold=threshold)
 
     def loss_terms(self, image: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The unweighted terms of Eq. 1 (scalars, means over images), and the masked images' logits [B,C]."""
@@ -90,7 +99,7 @@ class ExplainerModule(LightningModule):
         both = torch.cat([apply_mask(image, target), apply_mask(image, 1 - target)])
         masked, complement = self.explanandum(both).chunk(2)
         terms = {
-            "classification": losses.classification_loss(masked, labels),
+            "classification": losses.classification_loss(masked, labels, self.explanandum.card.output),
             "entropy": losses.negative_entropy(complement),
             "area_target": losses.mask_area(target).mean(),
             "area_nontarget": losses.mask_area(nontarget).mean(),
@@ -107,18 +116,23 @@ class ExplainerModule(LightningModule):
         """Log the losses and both F-scores of a batch."""
         self._step(batch, "val")
         if self._unmasked is None:
-            self.unmasked_f_score.update(self.explanandum(batch.image).float().sigmoid(), batch.labels.int())
+            self._score(self.unmasked_f_score, self.explanandum(batch.image), batch.labels)
 
     def _step(self, batch: Batch, stage: Stage) -> Tensor:
         terms, masked_logits = self.loss_terms(batch.image, batch.labels)
         total = losses.explainer_loss(terms, self.weights)
         self._require_finite(total, terms, stage)
         f_score = self.train_f_score if stage == "train" else self.val_f_score
-        # torchmetrics takes values within [0, 1] for probabilities, and logits may all lie there by chance.
-        f_score.update(masked_logits.detach().float().sigmoid(), batch.labels.int())
+        self._score(f_score, masked_logits.detach(), batch.labels)
         self.log(f"f_score/{stage}_masked", f_score, on_step=False, on_epoch=True)
         self._log_losses(total, terms, stage, len(batch.image))
         return total
+
+    def _score(self, f_score: Metric, logits: Tensor, labels: Tensor) -> None:
+        # torchmetrics takes values within [0, 1] for probabilities, and logits may all lie there by chance.
+        f_score.update(
+            self.explanandum.probabilities(logits), labels.argmax(dim=1) if self._single_label else labels.int()
+        )
 
     def _require_finite(self, total: Tensor, terms: dict[str, Tensor], stage: Stage) -> None:
         if torch.isfinite(total):

@@ -43,7 +43,9 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def load_matching(module: nn.Module, state: Mapping[str, Tensor], may_miss: tuple[str, ...], source: object) -> None:
+def load_matching(
+    module: nn.Module, state: Mapping[str, Tensor], may_miss: tuple[str, ...], source: object
+) -> list[str]:
     """Copy weights into a module by name and shape.
 
     Args:
@@ -53,6 +55,9 @@ def load_matching(module: nn.Module, state: Mapping[str, Tensor], may_miss: tupl
             all of its own weights, so that it never becomes a mixture.
         source: where the weights come from, for the error message.
 
+    Returns:
+        Names of the weights within `may_miss` that the state lacks or holds in another shape.
+
     Raises:
         ValueError: if a weight outside `may_miss` is missing or has another shape.
     """
@@ -60,12 +65,20 @@ def load_matching(module: nn.Module, state: Mapping[str, Tensor], may_miss: tupl
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     missing = [name for name in own if name not in fitting and not name.endswith("num_batches_tracked")]
     left_aside = {part for part in may_miss for name in missing if _is_within(name, part)}
-    missing = [name for name in missing if not any(_is_within(name, part) for part in left_aside)]
+    excused = [name for name in missing if any(_is_within(name, part) for part in left_aside)]
+    missing = [name for name in missing if name not in excused]
     if missing:
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise ValueError(f"{source} does not fit: {shown} missing or of another shape. Is it of the same architecture?")
+        raise ValueError(
+            f"{source} does not fit: {some(missing)} missing or of another shape. Is it of the same architecture?"
+        )
     kept = {name: value for name, value in fitting.items() if not any(_is_within(name, part) for part in left_aside)}
     module.load_state_dict(kept, strict=False)
+    return excused
+
+
+def some(names: list[str]) -> str:
+    """The first five of many names, for an error message, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _is_within(name: str, part: str) -> bool:

@@ -5,12 +5,13 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import load_file
 from torch import nn
 
-from explainer.classifiers import IMAGENET_MEAN, build_classifier, normalisation, require_known
+from explainer.classifiers import IMAGENET_MEAN, build_classifier, normalisation, require_known, trained_classifier
 
 REAL_WEIGHTS = Path(os.environ.get("REAL_WEIGHTS", Path(__file__).parents[2] / "shared" / "weights"))
 FAMILIES = {
@@ -202,3 +203,116 @@ def test_real_weights_of_another_architecture_are_an_error():
     file = real_weights("vgg16_imagenet_features.safetensors")
     with pytest.raises(ValueError, match=r"does not fit: features.0.0.weight"):
         build_classifier("mobilenet_v2", 20, str(file))
+
+
+# Classifiers with their trained head
+
+
+def publish(monkeypatch, state):
+    """Let torchvision and timm download this state dict."""
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: dict(state))
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: dict(state))
+
+
+def assert_same_logits(model, other, size):
+    image = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = model.eval()(image)
+        assert logits.shape == (2, 1000)
+        torch.testing.assert_close(logits, other.eval()(image))
+
+
+@pytest.mark.parametrize(
+    "architecture", ["alexnet", "vgg11", "resnet18", "densenet121", "mobilenet_v3_small", "efficientnet_b0", "swin_t"]
+)
+@pytest.mark.parametrize("source", ["imagenet", "file"])
+def test_published_weights_make_the_published_classifier_head_included(tmp_path, monkeypatch, architecture, source):
+    theirs = torchvision.models.get_model(architecture)
+    if source == "file":
+        torch.save(theirs.state_dict(), tmp_path / "published.pth")
+        source = str(tmp_path / "published.pth")
+    else:
+        publish(monkeypatch, theirs.state_dict())
+    assert_same_logits(trained_classifier(architecture, 1000, source), theirs, 64)
+
+
+def test_timms_published_weights_make_the_published_classifier(monkeypatch):
+    theirs = timm.create_model("test_resnet")
+    publish(monkeypatch, theirs.state_dict())
+    assert_same_logits(trained_classifier("timm:test_resnet", 1000, "imagenet"), theirs, 64)
+
+
+def test_googlenets_published_weights_come_without_auxiliary_heads_and_with_their_preprocessing(monkeypatch):
+    theirs = torchvision.models.googlenet(init_weights=False, transform_input=True)
+    publish(monkeypatch, theirs.state_dict())
+    assert_same_logits(trained_classifier("googlenet", 1000, "imagenet"), theirs, 64)
+
+
+def test_timms_weights_for_other_classes_never_leave_a_random_head(monkeypatch):
+    name = "timm:vit_tiny_patch16_224.augreg_in21k"
+    publish(monkeypatch, timm.create_model(name.removeprefix("timm:")).state_dict())
+    with pytest.raises(ValueError, match=r"imagenet has no trained head of 'timm:vit_tiny.*head.weight, head.bias"):
+        trained_classifier(name, 1000, "imagenet")
+
+
+def test_a_file_of_ones_own_gives_its_head(tmp_path):
+    own, head = build_classifier("vgg11", 3, "none", hidden=8)
+    torch.save(own.state_dict(), tmp_path / "own.pt")
+    model = trained_classifier("vgg11", 3, str(tmp_path / "own.pt"), hidden=8)
+    for name, value in own.get_submodule(head).state_dict().items():
+        assert torch.equal(model.get_submodule(head).state_dict()[name], value)
+
+
+@pytest.mark.parametrize("architecture", ["vgg16", "timm:test_resnet"])
+def test_published_weights_for_other_classes_than_imagenets_need_a_head(architecture):
+    with pytest.raises(ValueError, match=r"1000 classes, but the data set has 20: a head must be trained.*train.py"):
+        trained_classifier(architecture, 20, "imagenet")
+
+
+def test_a_file_without_its_head_is_an_error_that_says_what_is_missing(tmp_path):
+    file, _ = published(tmp_path, drop=["fc."])
+    with pytest.raises(
+        ValueError, match=r"resnet18.pth has no trained head of 'resnet18' for 1000 classes: fc.weight, "
+    ):
+        trained_classifier("resnet18", 1000, file)
+
+
+def test_a_head_for_other_classes_or_of_another_width_is_an_error(tmp_path):
+    file, _ = published(tmp_path)
+    with pytest.raises(ValueError, match=r"no trained head of 'resnet18' for 3 classes: fc.weight, fc.bias missing or"):
+        trained_classifier("resnet18", 3, file)
+    model, _ = build_classifier("vgg11", 3, "none", hidden=8)
+    torch.save(model.state_dict(), tmp_path / "narrow.pt")
+    with pytest.raises(ValueError, match=r"3 classes and hidden layers of 16: classifier.0.weight, .* and 1 more|, "):
+        trained_classifier("vgg11", 3, str(tmp_path / "narrow.pt"), hidden=16)
+
+
+def test_another_architectures_file_is_not_called_headless(tmp_path):
+    file, _ = published(tmp_path)
+    with pytest.raises(ValueError, match=r"does not fit.*same architecture"):
+        trained_classifier("mobilenet_v2", 1000, file)
+
+
+def test_squeezenet_cannot_be_taken_as_it_is():
+    with pytest.raises(ValueError, match=r"'squeezenet1_1' make another classifier here: .* ReLU.*train.py"):
+        trained_classifier("squeezenet1_1", 1000, "imagenet")
+
+
+def test_a_failed_download_of_a_trained_classifier_says_what_to_do(monkeypatch):
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
+    with pytest.raises(OSError, match=r"Cannot download.*'resnet18'.*--explanandum_weights FILE\.$"):
+        trained_classifier("resnet18", 1000, "imagenet")
+
+
+def test_real_efficientnet_loads_with_its_head():
+    file = real_weights("tf_efficientnet_lite0_imagenet.safetensors")
+    model, state = trained_classifier("timm:tf_efficientnet_lite0", 1000, str(file)), load_file(file)
+    own = {name: value for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert own.keys() <= state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in own.items())
+
+
+def test_real_vgg16_convolutions_are_no_trained_classifier():
+    file = real_weights("vgg16_imagenet_features.safetensors")
+    with pytest.raises(ValueError, match=r"no trained head of 'vgg16'.*classifier.0.weight.*train.py --stage explan"):
+        trained_classifier("vgg16", 1000, str(file), hidden=8)

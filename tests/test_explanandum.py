@@ -11,7 +11,7 @@ from toy_models import CLASSES, FlatNet, GapNet, SmallNet, card, freeze, state_o
 
 from explainer.capture import CannotExplain, captured_activation
 from explainer.classifiers import build_classifier
-from explainer.explanandum import Explanandum, load_classifier
+from explainer.explanandum import Explanandum, load_classifier, open_explanandum
 from explainer.weights import save_weights
 
 IMAGE = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
@@ -242,3 +242,37 @@ def test_loading_what_is_no_explanandum_is_an_error(tmp_path):
     save_weights(GapNet(), tmp_path / "plain.safetensors", {})
     with pytest.raises(ValueError, match="plain weights, not an explanandum"):
         Explanandum.load(tmp_path / "plain.safetensors")
+
+
+def test_opening_what_train_py_saved_takes_its_own_card(tmp_path):
+    original = build("timm:test_resnet", output="single_label")
+    original.save(tmp_path / "file.safetensors")
+    asked = card("resnet18", size=224)  # the same classes, all else different
+    opened = open_explanandum(tmp_path / "file.safetensors", asked)
+    assert opened.card == original.card
+    assert opened.fingerprint == original.fingerprint
+
+
+@pytest.mark.parametrize("classes", [("hen", "dog", "cat"), ("cat", "dog"), tuple("abcdefgh")])
+def test_opening_a_classifier_of_other_classes_is_an_error_that_shows_both(tmp_path, classes):
+    build("timm:test_resnet").save(tmp_path / "file.safetensors")
+    with pytest.raises(ValueError, match=rf"other classes \(3: cat, dog, hen\).*\({len(classes)}: {classes[0]}, "):
+        open_explanandum(str(tmp_path / "file.safetensors"), card("timm:test_resnet", classes=classes))
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_opening_plain_weights_takes_the_card_that_is_given(tmp_path, suffix):
+    model, _ = build_classifier("timm:test_resnet", 3, "none")
+    file = tmp_path / f"plain.{suffix}"
+    save_weights(model, file, {}) if suffix == "safetensors" else torch.save(model.state_dict(), file)
+    asked = card("timm:test_resnet", output="single_label")
+    opened = open_explanandum(file, asked)
+    assert opened.card == asked
+    assert opened.fingerprint == Explanandum(model, asked).fingerprint
+
+
+def test_opening_what_has_no_trained_head_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="a head must be trained"):
+        open_explanandum("imagenet", card("resnet18"))
+    with pytest.raises(FileNotFoundError, match="nothing.safetensors"):
+        open_explanandum(tmp_path / "nothing.safetensors", card("resnet18"))

@@ -16,12 +16,13 @@ from datamodules.batch import Batch
 from explainer.classifiers import build_classifier
 from explainer.explanandum import Explanandum
 from explainer.explanandum_cache import ClassifierRequest, ExplanandumCache
-from explainer.finetune import ExplanandumModule, FeatureCache, FinetuneJob, FinetuneOptions, finetune
+from explainer.finetune import SCORES, ExplanandumModule, FeatureCache, FinetuneJob, FinetuneOptions, finetune
 from explainer.machine import MachineOptions
 from explainer.machine import make_trainer as machine_trainer
 
 SIZES = {"train": 40, "val": 16, "test": 12}
 METRICS = {f"{stage}/{name}" for stage in ("val", "test") for name in ("f_score", "precision", "recall", "mAP")}
+SINGLE_LABEL_METRICS = {name.replace("mAP", "accuracy") for name in METRICS}
 
 
 class Net(nn.Module):
@@ -320,6 +321,62 @@ def test_switching_modes_leaves_the_frozen_part_in_eval_mode():
         assert model.head[2].training == module.training
 
 
+class OneLabel(Data):
+    """Each image has exactly one class, whose channel is brighter."""
+
+    def items(self, split):
+        generator = torch.Generator().manual_seed(len(split))
+        image = torch.randn(SIZES[split], 3, 16, 16, generator=generator)
+        labels = torch.eye(3)[torch.randint(3, (SIZES[split],), generator=generator)]
+        return image + labels[:, :, None, None], labels
+
+
+def single_label_job(tmp_path, model=None, **options):
+    return replace(job(tmp_path, model, **options), output="single_label")
+
+
+@pytest.mark.parametrize("augment", [False, True], ids=["cached", "uncached"])
+def test_a_single_label_classifier_is_trained_with_cross_entropy(tmp_path, augment):
+    spy, data = Spy(), OneLabel(augment, batch_size=SIZES["train"])
+    model = Net()
+    model.head[2].p = 0.0
+    image, labels = data.items("train")
+    with torch.no_grad():
+        probabilities = model.eval()(image).softmax(dim=1)
+    finetune(single_label_job(tmp_path, model, callbacks=[spy], batch_size=SIZES["train"]), data, make_trainer)
+    expected = -probabilities[labels.bool()].log().mean().item()
+    assert spy.losses[0] == pytest.approx(expected, abs=5e-3 if not augment else 1e-5)  # features in float16
+
+
+@pytest.mark.parametrize("augment", [False, True], ids=["cached", "uncached"])
+def test_scores_of_a_single_label_classifier_are_right(tmp_path, augment):
+    model, data = Net(), OneLabel(augment)
+    scores, _ = finetune(single_label_job(tmp_path, model, epochs=6), data, make_trainer)
+    assert scores.keys() == SINGLE_LABEL_METRICS
+    image, labels = data.items("test")
+    with torch.no_grad():
+        predicted, true = model.eval()(image).argmax(dim=1), labels.argmax(dim=1)
+    assert scores["test/accuracy"] == pytest.approx((predicted == true).float().mean().item())
+    counts = [((predicted == c) & (true == c), predicted == c, true == c) for c in range(3)]
+    counts = [[int(part.sum()) for part in parts] for parts in counts]
+    precision = [hits / max(1, found) for hits, found, _ in counts]
+    recall = [hits / max(1, present) for hits, _, present in counts]
+    f_score = [2 * hits / (found + present) for hits, found, present in counts]
+    for name, values in (("precision", precision), ("recall", recall), ("f_score", f_score)):
+        assert scores[f"test/{name}"] == pytest.approx(sum(values) / 3, abs=1e-6), name
+
+
+def test_a_single_label_classifier_learns_easy_data(tmp_path):
+    scores, _ = finetune(single_label_job(tmp_path, epochs=60, lr=0.02, patience=60), OneLabel(), make_trainer)
+    assert scores["test/accuracy"] > 0.9
+
+
+def test_classes_that_neither_occur_nor_are_predicted_do_not_lower_the_single_label_scores():
+    scores = SCORES["single_label"](1000)
+    scores.update(torch.eye(1000)[:4], torch.eye(1000)[[0, 1, 2, 3]])
+    assert {name: value.item() for name, value in scores.compute().items()} == dict.fromkeys(scores.keys(), 1.0)
+
+
 # The cache of finished classifiers. A real architecture, since the cached file must rebuild it.
 
 
@@ -352,6 +409,13 @@ def test_the_same_request_trains_the_same_classifier(tmp_path, request_):
     second, again, _ = obtain(tmp_path / "b", request_)
     assert first.fingerprint == second.fingerprint
     assert scores == again
+
+
+def test_the_card_says_how_a_classifier_is_trained_and_scored(tmp_path, request_):
+    request = replace(request_, card=replace(request_.card, output="single_label"))
+    explanandum, scores, _ = obtain(tmp_path, request, OneLabel())
+    assert scores.keys() == SINGLE_LABEL_METRICS
+    assert explanandum.card.output == "single_label"
 
 
 def test_refit_trains_again(tmp_path, request_):

@@ -182,6 +182,37 @@ def test_undecided_classifier_costs_log_2() -> None:
     close(classification_loss(torch.zeros(3, 5, dtype=torch.float64), random_labels(12, 3, 5)), math.log(2))
 
 
+@every_case
+def test_a_single_label_classifier_costs_the_log_of_its_softmax(seed: int, shape: tuple[int, ...]) -> None:
+    """-log p of the true class, p being the softmax; mean over the images, not divided by C."""
+    logits = random_logits(seed, shape[:2])
+    true = torch.arange(shape[0]) % shape[1]
+    loss = classification_loss(logits, torch.eye(shape[1])[true], "single_label")
+    assert loss.shape == ()
+    expected = [-math.log(reference.softmax(row)[true[b]]) for b, row in enumerate(logits.tolist())]
+    close(loss, sum(expected) / len(expected))
+
+
+def test_a_single_label_classifier_that_is_undecided_costs_log_c() -> None:
+    """Equal logits cost log C; the gradient is (softmax - label) / B."""
+    logits, labels = torch.full((2, 5), 3.0, dtype=torch.float64, requires_grad=True), torch.eye(5)[[4, 0]]
+    loss = classification_loss(logits, labels, "single_label")
+    loss.backward()
+    close(loss, math.log(5))
+    close(logits.grad, (0.2 - labels) / 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_single_label_classifier_that_is_sure_and_wrong_costs_the_logits_difference(dtype: torch.dtype) -> None:
+    """Logits of ±10 000: no infinite logarithm, no infinite gradient, float32 as under mixed precision."""
+    logits = torch.tensor([[1e4, -1e4, 0.0]], dtype=dtype, requires_grad=True)
+    loss = classification_loss(logits, torch.tensor([[0.0, 1.0, 0.0]]), "single_label")
+    assert loss.dtype == torch.float32
+    close(loss, 2 * logits[0, 0].item(), atol=1e-2)
+    loss.backward()
+    close(logits.grad, [[1.0, -1.0, 0.0]])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_scores_of_extreme_logits_are_finite(dtype: torch.dtype) -> None:
     """Logits of ±10 000 cost what Eq. 2 and 3 say, with finite gradients."""

@@ -3,6 +3,7 @@
 B images, C classes, H×W pixels.
 """
 
+import math
 from dataclasses import asdict
 
 import pytest
@@ -44,14 +45,24 @@ def image():
     return torch.randn(len(LABELS), 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture
-def module(monkeypatch):
-    """Masks that are learned pixel by pixel, against a linear classifier."""
+def made_module(monkeypatch, output="multi_label"):
     torch.manual_seed(2)
-    explanandum = freeze(FlatNet(len(CLASSES), SIZE), classes=CLASSES, size=SIZE)
+    explanandum = freeze(FlatNet(len(CLASSES), SIZE), classes=CLASSES, size=SIZE, output=output)
     made = ExplainerModule(FixedMasks(), explanandum, WEIGHTS)
     monkeypatch.setattr(made, "log", lambda *_, **__: None)  # there is no Trainer to log to
     return made
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Masks that are learned pixel by pixel, against a linear classifier."""
+    return made_module(monkeypatch)
+
+
+@pytest.fixture
+def single_label_module(monkeypatch):
+    """The same masks and classifier, whose outputs are taken for a softmax's."""
+    return made_module(monkeypatch, "single_label")
 
 
 def expected_terms(module, image):
@@ -137,3 +148,45 @@ def test_the_explanandum_learns_nothing(module, image):
     module.training_step(Batch(image, LABELS, ("a", "b", "c", "d")), 0).backward()
     assert all(parameter.grad is None for parameter in module.explanandum.parameters())
     assert all(name.startswith("network.") for name in module.state_dict())
+
+
+ONE_LABEL = torch.eye(len(CLASSES))[[2, 0, 2, 3]]
+
+
+def test_only_the_classification_loss_differs_for_a_single_label_explanandum(module, single_label_module, image):
+    terms, masked_logits = single_label_module.loss_terms(image, ONE_LABEL)
+    of_multi_label, _ = module.loss_terms(image, ONE_LABEL)
+    true = ONE_LABEL.argmax(dim=1).tolist()
+    rows = [-math.log(reference.softmax(row)[c]) for row, c in zip(nested(masked_logits), true, strict=True)]
+    assert terms["classification"].item() == pytest.approx(sum(rows) / len(rows), abs=1e-5)
+    assert terms["classification"].item() != pytest.approx(of_multi_label["classification"].item(), abs=1e-2)
+    assert all(torch.equal(terms[name], of_multi_label[name]) for name in TERMS if name != "classification")
+
+
+def test_a_single_label_explanandum_recognises_its_most_probable_class_alone(single_label_module, image):
+    """Whether any logit passes a multi-label classifier's threshold does not matter."""
+    module, batch = single_label_module, Batch(image, ONE_LABEL, ("a", "b", "c", "d"))
+    module.explanandum.model.linear.bias.data -= 100  # none passes a threshold
+    module.validation_step(batch, 0)
+    with torch.no_grad():
+        plain, (_, masked) = module.explanandum(image), module.loss_terms(image, ONE_LABEL)
+    for f_score, logits in ((module.unmasked_f_score, plain), (module.val_f_score, masked)):
+        assert f_score.compute().item() == pytest.approx(macro_f_score(logits.argmax(dim=1), ONE_LABEL.argmax(dim=1)))
+
+
+def test_f_score_of_a_single_label_explanandum_by_hand(single_label_module):
+    """Cat is right, one of two hens is taken for a dog, the pig is right: F = (1 + 0 + 2/3 + 1) / 4."""
+    logits = torch.tensor([[0.4, 0.3, 0.2, 0.1], [-9, -5, -4, -9], [7, 8, 2, 2], [-3, -3, -3, -2.0]])
+    labels = torch.eye(4)[[0, 2, 2, 3]]
+    single_label_module._score(single_label_module.val_f_score, logits, labels)
+    assert single_label_module.val_f_score.compute().item() == pytest.approx((1 + 0 + 2 / 3 + 1) / 4)
+
+
+def macro_f_score(predicted, true):
+    """Mean over the classes that occur or are predicted."""
+    scores = []
+    for c in range(len(CLASSES)):
+        hits = sum(p == c == t for p, t in zip(predicted.tolist(), true.tolist(), strict=True))
+        whole = sum(p == c for p in predicted.tolist()) + sum(t == c for t in true.tolist())
+        scores += [2 * hits / whole] if whole else []
+    return sum(scores) / len(scores)

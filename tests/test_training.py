@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_data import save_image
 from small_runs import EPOCHS, STEPS, VALIDATION_IMAGES, arguments, assert_same_weights, rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -24,6 +25,7 @@ from explainer.attribution import METHODS
 from explainer.module import TERMS, NonFiniteLossError
 from explainer.progress import ProgressLines
 from explainer.run_folder import RunFolder
+from explainer.weights import read_metadata
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,26 @@ def test_the_saved_config_alone_repeats_the_run_to_the_bit(small_run, tmp_path):
     for file in ("explanandum.safetensors", "explainer.safetensors"):
         assert_same_weights(again.path / file, small_run / file)
     assert rows(again.path) == rows(small_run)
+
+
+def test_one_class_an_image_makes_a_single_label_classifier_and_trains_an_explainer_of_it(tmp_path):
+    for split, count in (("train", 12), ("val", 2)):
+        for number, wnid in enumerate(("n01440764", "n02012849")):
+            for index in range(count):
+                save_image(tmp_path / "data" / split / wnid / f"{index}.JPEG", (200 * number, 20 * index, 50))
+    (tmp_path / "data" / "classes.txt").write_text("n01440764 tench\nn02012849 crane\n")
+    options = ("--dataset", "imagenet", "--data_root", tmp_path / "data", "--epochs", 1, "--finetune.epochs", 1)
+    run = train.main(arguments(tmp_path, *options))
+    assert run.load_explanandum().card.output == "single_label"
+    scores = json.loads(read_metadata(run.explanandum)["metrics"])
+    assert scores.keys() == {
+        f"{s}/{n}" for s in ("val", "test") for n in ("accuracy", "f_score", "precision", "recall")
+    }
+    assert all(0 <= float(rows(run.path)[0][f"f_score/{name}"]) <= 1 for name in ("val_masked", "val_unmasked"))
+
+
+def test_several_classes_an_image_make_a_multi_label_classifier(small_run):
+    assert RunFolder(small_run).load_explanandum().card.output == "multi_label"
 
 
 def test_a_taken_name_gets_a_number(tmp_path, monkeypatch):

@@ -128,12 +128,13 @@ def test_a_head_is_loaded_whole_or_not_at_all():
         target.add_module("body", nn.Linear(4, 4))
         target.add_module("head", nn.Sequential(nn.Linear(4, 4), nn.Linear(4, outputs)))
     fresh = {name: value.clone() for name, value in module.state_dict().items()}
-    load_matching(module, source.state_dict(), may_miss=("head",), source="file")
+    missing = load_matching(module, source.state_dict(), may_miss=("head",), source="file")
+    assert missing == ["head.1.weight", "head.1.bias"]
     assert torch.equal(module.body.weight, source.body.weight)
     assert torch.equal(module.head[0].weight, fresh["head.0.weight"])
     assert torch.equal(module.head[1].weight, fresh["head.1.weight"])
     trained = {name: value + 1 for name, value in fresh.items()}
-    load_matching(module, trained, may_miss=("head",), source="file")
+    assert load_matching(module, trained, may_miss=("head",), source="file") == []
     assert same(module.state_dict(), trained)
 
 
