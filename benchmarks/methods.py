@@ -19,7 +19,7 @@ import csv
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import distributions
@@ -38,6 +38,7 @@ from explainer.classifiers import build_classifier, normalisation, require_known
 from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.machine import has_native_bf16
 from explainer.network import Explainer
+from explainer.passes import Pass, recorded, totals
 from explainer.run_folder import environment
 
 METHODS = ("pami:workers=2", "rise:masks=500", "score_cam", "group_cam", "grad_cam")
@@ -49,46 +50,6 @@ Row = dict[str, object]
 Call = Callable[[], object]
 Attribute = Callable[[Tensor, Tensor], object]
 """(image [B,3,H,W], target [B]) -> maps, in whatever form a library gives them."""
-
-
-@dataclass
-class Pass:
-    """One forward pass of the classifier, and what came back.
-
-    Args:
-        images: in the batch.
-        to_image: whether the gradient was wanted for the images, not only for a layer.
-        backward: backward passes through the logits.
-    """
-
-    images: int
-    to_image: bool
-    backward: int = 0
-
-
-@contextmanager
-def recorded(model: nn.Module) -> Iterator[list[Pass]]:
-    """The passes that go through the model inside the `with` block."""
-    passes: list[Pass] = []
-
-    def forward(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        passes.append(Pass(len(inputs[0]), inputs[0].requires_grad))
-
-    def watch(_module: nn.Module, _inputs: object, logits: Tensor) -> None:
-        this = passes[-1]
-
-        def backward(_gradient: Tensor) -> None:
-            this.backward += 1
-
-        if logits.requires_grad:
-            logits.register_hook(backward)
-
-    handles = [model.register_forward_pre_hook(forward), model.register_forward_hook(watch)]
-    try:
-        yield passes
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def floor(explanandum: Explanandum, passes: list[Pass], like: Tensor, target_layer: str | None = None) -> Call:
@@ -311,11 +272,12 @@ def measure(text: str, explanandum: Explanandum, options: argparse.Namespace, *,
 
 def row(contender: Contender, times: list[float], floor_times: list[float], batch: int) -> Row:
     """The measured columns; without times of a floor, as another library's method has none, some are blank."""
+    forward, backward = totals(contender.passes)
     ratios = [time / bare for time, bare in zip(times, floor_times, strict=False)]
     return {
         "batch": batch,
-        "forward_per_image": sum(single.images for single in contender.passes) / batch,
-        "backward_per_image": sum(single.images * single.backward for single in contender.passes) / batch,
+        "forward_per_image": forward / batch,
+        "backward_per_image": backward / batch,
         "s_per_image": significant(statistics.median(times) / batch),
         "bare_s_per_image": significant(statistics.median(floor_times) / batch) if ratios else "",
         "ratio": round(statistics.median(ratios), 3) if ratios else "",
@@ -330,56 +292,83 @@ def significant(number: float) -> float:
     return float(f"{number:.4g}")
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line; wrong names end it here, before anything is measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=METHODS, metavar="NAME[:OPTION=VALUE,...]")
+def common_options(description: str | None) -> argparse.ArgumentParser:
+    """What every benchmark of a classifier's passes can be told."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architectures", nargs="+", default=["resnet18"], help="torchvision's names, or timm:NAME")
     parser.add_argument("--size", type=int, default=224, help="pixels a side")
     parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--batch", type=int, default=4, help="images of one call")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="for which, at least, a call is repeated in a round")
-    parser.add_argument("--bf16", action="store_true", help="measure in bfloat16 too, without the other libraries")
+    parser.add_argument("--bf16", action="store_true", help="measure in bfloat16 too, without other libraries")
     parser.add_argument("--output", type=Path, help="CSV file; notes on the machine go beside it, as .txt")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def check_common(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End the program, before anything is measured, for an unknown architecture and for a bfloat16 that isn't there."""
     try:
-        for text in options.methods:
-            parse_method(text)
         for architecture in options.architectures:
             require_known(architecture)
     except ValueError as error:
         parser.error(str(error))
     if options.bf16 and not has_native_bf16(torch.cuda.is_available()):
         parser.error("This machine only emulates bfloat16, which is slower than float32; leave out --bf16.")
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line; wrong names end it here."""
+    parser = common_options(__doc__)
+    parser.add_argument("--methods", nargs="+", default=METHODS, metavar="NAME[:OPTION=VALUE,...]")
+    options = parser.parse_args(arguments)
+    try:
+        for text in options.methods:
+            parse_method(text)
+    except ValueError as error:
+        parser.error(str(error))
+    check_common(parser, options)
     return options
+
+
+def every_classifier(options: argparse.Namespace) -> Iterator[tuple[Explanandum, bool]]:
+    """The architectures, each in float32 and, if that was asked for, in bfloat16, which the second value says."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for architecture in options.architectures:
+        for bf16 in [False, True] if options.bf16 else [False]:
+            yield build(architecture, options.size, options.classes, device, bf16=bf16), bf16
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the rows as they come, and write them, with the machine beside them."""
     options = parse(arguments)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     rows: list[Row] = []
-    for architecture in options.architectures:
-        for bf16 in [False, True] if options.bf16 else [False]:
-            explanandum = build(architecture, options.size, options.classes, device, bf16=bf16)
-            for text in options.methods:
-                found = measure(text, explanandum, options, bf16=bf16)
-                print(*found, sep="\n", flush=True)
-                rows += found
-                if options.output:
-                    write(rows, options.output)  # again and again: whatever ends a long run leaves what it measured
+    for explanandum, bf16 in every_classifier(options):
+        for text in options.methods:
+            rows += report(measure(text, explanandum, options, bf16=bf16))
+            write(rows, options.output, LIBRARIES)
 
 
-def write(rows: list[Row], file: Path) -> None:
-    """The table; beside it the machine, the threads of this process and the other libraries' versions."""
+def report(rows: list[Row]) -> list[Row]:
+    """Print rows, and hand them on."""
+    print(*rows, sep="\n", flush=True)
+    return rows
+
+
+def write(rows: list[Row], file: Path | None, libraries: tuple[str, ...] = ()) -> None:
+    """The table; beside it the machine, the threads of this process and the other libraries' versions.
+
+    To be called again and again: whatever ends a long run leaves what it measured.
+    """
+    if file is None:
+        return
     with file.open("w", newline="") as opened:
         writer = csv.DictWriter(opened, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    there = {found.name: found.version for found in distributions() if found.name in LIBRARIES}
+    there = {found.name: found.version for found in distributions() if found.name in libraries}
     lines = [f"threads: {torch.get_num_threads()}"]
-    lines += [f"{library}: {there.get(library, 'not installed')}" for library in LIBRARIES]
+    lines += [f"{library}: {there.get(library, 'not installed')}" for library in libraries]
     file.with_suffix(".txt").write_text(environment() + "\n".join(lines) + "\n")
 
 

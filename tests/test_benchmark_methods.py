@@ -7,8 +7,9 @@ import torch
 from toy_models import SmallNet, freeze
 
 from benchmarks import methods
-from benchmarks.methods import Pass, build_method, floor, main, photographs, recorded
+from benchmarks.methods import build_method, floor, main, photographs
 from explainer.explanandum import ClassifierCard
+from explainer.passes import Pass, recorded
 
 TINY = ["--architectures", "timm:test_resnet", "--size", "64", "--batch", "2", "--rounds", "2", "--seconds", "0"]
 

@@ -1,7 +1,99 @@
-"""Metrics of attribution maps: pure functions and thin torchmetrics classes over them."""
+"""Metrics of attribution maps: pure functions and thin torchmetrics classes over them.
 
+`bootstrap.bootstrap`, the general form behind the intervals, is taken from its module, whose name it has.
+"""
+
+from explainer.metrics.bootstrap import (
+    Interval,
+    bootstrap_interval,
+    bootstrap_mean,
+    mean_ratio,
+    paired_difference,
+    ratios,
+    sums_per_image,
+)
+from explainer.metrics.curves import (
+    CurveOptions,
+    DeletionAUC,
+    InsertionAUC,
+    auc,
+    baseline_image,
+    changed_pixels,
+    curve_fractions,
+    deletion_curve,
+    importance_ranks,
+    insertion_curve,
+    over_all,
+)
+from explainer.metrics.masking import (
+    THRESHOLDS,
+    UNMASKED,
+    ClassMasking,
+    class_masking_scores,
+    class_specificity,
+    masked_probabilities,
+    masking_matrix,
+    unmasked_scores,
+)
 from explainer.metrics.mean import ImageMean
+from explainer.metrics.pointing import PointingGame, boxes_to_region, pointing_hit
+from explainer.metrics.recognition import (
+    MASKED_THRESHOLD,
+    PLAIN_THRESHOLD,
+    Recognition,
+    per_class_scores,
+    recognition_counts,
+    scores_from_counts,
+)
 from explainer.metrics.scaling import merged_saliency, to_unit_range
 from explainer.metrics.segmentation import SegmentationAgreement, agreement, saliency
+from explainer.metrics.shortcut import ShortcutShares, mass_shares
+from explainer.metrics.similarity import rank_correlation, structural_similarity
 
-__all__ = ["ImageMean", "SegmentationAgreement", "agreement", "merged_saliency", "saliency", "to_unit_range"]
+__all__ = [
+    "MASKED_THRESHOLD",
+    "PLAIN_THRESHOLD",
+    "THRESHOLDS",
+    "UNMASKED",
+    "ClassMasking",
+    "CurveOptions",
+    "DeletionAUC",
+    "ImageMean",
+    "InsertionAUC",
+    "Interval",
+    "PointingGame",
+    "Recognition",
+    "SegmentationAgreement",
+    "ShortcutShares",
+    "agreement",
+    "auc",
+    "baseline_image",
+    "bootstrap_interval",
+    "bootstrap_mean",
+    "boxes_to_region",
+    "changed_pixels",
+    "class_masking_scores",
+    "class_specificity",
+    "curve_fractions",
+    "deletion_curve",
+    "importance_ranks",
+    "insertion_curve",
+    "mass_shares",
+    "masked_probabilities",
+    "masking_matrix",
+    "mean_ratio",
+    "merged_saliency",
+    "over_all",
+    "paired_difference",
+    "per_class_scores",
+    "pointing_hit",
+    "rank_correlation",
+    "ratios",
+    "recognition_counts",
+    "saliency",
+    "scores_from_counts",
+    "structural_similarity",
+    "sums_per_image",
+    "to_unit_range",
+    "unmasked_scores",
+]
