@@ -1,0 +1,178 @@
+"""The command line of evaluate.py."""
+
+import argparse
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from command_line import HelpFormatter, Parser, make_flags, to_dataclass
+from explainer.attribution.spec import method_rows, parse_method
+from explainer.evaluation.options import TABLES, TableOptions
+from explainer.evaluation.tables.ablation import NAME as ABLATION
+from explainer.evaluation.tables.ablation import Ablation, parse_ablation
+from explainer.machine import MachineOptions
+
+ALL = "all"
+DEFAULT_METHODS = ["explainer", "grad_cam"]
+DEFAULT_METHODS_WITHOUT_RUN = ["grad_cam"]
+
+
+@dataclass
+class EvaluateOptions:
+    """What is evaluated.
+
+    Args:
+        run: Folder that train.py made; without one, say --dataset and --explanandum.
+        dataset: Data set, without a run.
+        explanandum: Trained classifier, without a run: a torchvision name or timm:NAME.
+        explanandum_weights: Its weights, head included: a file (also train.py's), or imagenet (downloaded).
+        split: Split of the data set.
+        output: Folder of the tables; RUN/evaluation, or evaluation/<dataset>_<explanandum>, if not given.
+        limit: Use only so many images, evenly spaced over the split.
+        batch_size: Images a batch, on each device; the run's (without a run 16) if not given.
+        image_size: Pixels, without a run.
+        data_root: Folder of the data set; the run's (without a run data) if not given.
+        workers: Processes that load images; the run's (without a run 2) if not given.
+        on_bad_image: What to do about an unreadable image: stop, or leave it out and say so; the run's if not given.
+        maps: Folder that keeps the maps for other evaluations; OUTPUT/maps if not given.
+        keep_maps: Keep the maps (four bytes per pixel, class and method).
+        shortcut_class: Plant the shortcut of this class in shapes, if the run itself has none.
+        other_run: A run to compare with in the shortcut table, e.g. one whose classifier never saw the shortcut.
+    """
+
+    run: Path | None = None
+    dataset: Literal["shapes", "voc", "coco", "folder", "imagenet"] | None = None
+    explanandum: str | None = None
+    explanandum_weights: str = "imagenet"
+    split: Literal["train", "val", "test"] = "test"
+    output: Path | None = None
+    limit: int | None = None
+    batch_size: int | None = None
+    image_size: int | None = None
+    data_root: Path | None = None
+    workers: int | None = None
+    on_bad_image: Literal["error", "skip"] | None = None
+    maps: Path | None = None
+    keep_maps: bool = True
+    shortcut_class: str | None = None
+    other_run: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Either a run, or a data set and a classifier."""
+        named = (self.dataset is not None, self.explanandum is not None)
+        if (self.run is not None and any(named)) or (self.run is None and not all(named)):
+            raise ValueError(
+                "Give either --run RUN, or both --dataset and --explanandum (with --explanandum_weights FILE)."
+            )
+        if self.run is not None and self.image_size is not None:
+            raise ValueError("--image_size is the run's own; give it only without --run.")
+
+
+@dataclass
+class Wishes:
+    """Which rows and tables are wanted.
+
+    Args:
+        methods: as `--methods` has them.
+        tables: their names, or all.
+        ablations: options under test.
+        ablation_tables: those whose main numbers the ablation shows.
+        table: options of the tables.
+    """
+
+    methods: list[str]
+    tables: list[str]
+    ablations: list[Ablation]
+    ablation_tables: list[str]
+    table: TableOptions
+
+
+class ListMethods(argparse.Action):
+    """Print what --methods takes, and exit: like --help, whatever else is on the command line."""
+
+    def __init__(self, option_strings: list[str], dest: str, **keywords: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=keywords["help"])
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Exit with status 0."""
+        for row in method_rows():
+            name, *facts = row.items()
+            print(name[1])
+            print("".join(f"    {title + ':':18}{fact}\n" for title, fact in facts if fact), end="")
+        parser.exit()
+
+
+def make_parser() -> Parser:
+    """The parser of evaluate.py; float32 unless told otherwise: a result must not depend on hardware."""
+    parser = Parser(
+        prog="evaluate.py",
+        usage="python evaluate.py --run RUN [--methods NAME ...] [--tables NAME ...] [options]",
+        description="Evaluate attribution methods: methods x tables, from one set of maps.",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_class_arguments(EvaluateOptions, None)
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        type=str,
+        help="Attribution methods, each as NAME or NAME:option=value,option=value (default: explainer grad_cam).",
+    )
+    parser.add_argument("--list_methods", action=ListMethods, help="Print every method, its paper and cost, and exit.")
+    names = [*TABLES, ABLATION]
+    parser.add_argument(
+        "--tables",
+        nargs="+",
+        choices=[ALL, *names],
+        default=["segmentation"],
+        help="Tables to make; all: those that the data set allows.",
+    )
+    parser.add_argument(
+        "--ablate",
+        nargs="+",
+        type=str,
+        default=[],
+        help="Options under test for the table ablation, e.g. group_cam:groups=1,4,8,16,32.",
+    )
+    parser.add_argument(
+        "--ablation_tables",
+        nargs="+",
+        choices=list(TABLES),
+        default=["insertion_deletion"],
+        help="Tables whose main numbers the ablation shows.",
+    )
+    for item in fields(TableOptions):
+        parser.add_class_arguments(item.default_factory, item.name, skip={"classes"})
+    parser.add_argument(
+        "--masking.classes",
+        nargs="+",
+        type=str,
+        default=[],
+        help="Classes of the masking table (default: bottle car cat dog person, or the five most frequent).",
+    )
+    parser.add_class_arguments(MachineOptions, None, default={"precision": "32-true"}, skip={"compile"})
+    make_flags(parser)
+    return parser
+
+
+def parse_evaluation(arguments: list[str]) -> tuple[EvaluateOptions, Wishes, MachineOptions]:
+    """Command line -> options.
+
+    Raises:
+        SystemExit: with status 2 and a message for anything that is not valid.
+        ValueError: for an unknown method or option of a method.
+    """
+    given = make_parser().parse_args(arguments)
+    options = to_dataclass(EvaluateOptions, given)
+    table = TableOptions(
+        **{item.name: to_dataclass(item.default_factory, given[item.name]) for item in fields(TableOptions)}  # type: ignore[arg-type]
+    )
+    table.masking = replace(table.masking, classes=tuple(given["masking"]["classes"]))
+    methods = given["methods"] or (DEFAULT_METHODS if options.run else DEFAULT_METHODS_WITHOUT_RUN)
+    for text in methods:
+        parse_method(text)
+    tables = given["tables"] if ALL not in given["tables"] else [ALL]
+    ablations = [parse_ablation(text) for text in given["ablate"]]
+    if ABLATION in tables and not ablations:
+        raise ValueError("The table 'ablation' needs an option under test, e.g. --ablate group_cam:groups=1,4,8,16,32.")
+    wishes = Wishes(list(dict.fromkeys(methods)), tables, ablations, given["ablation_tables"], table)
+    return options, wishes, to_dataclass(MachineOptions, given)

@@ -1,0 +1,17 @@
+"""The tables, one a file."""
+
+from explainer.evaluation.tables.base import SplitFacts, Table
+from explainer.evaluation.tables.insertion_deletion import InsertionDeletionOptions, InsertionDeletionTable
+from explainer.evaluation.tables.masking import MaskingOptions, MaskingTable
+from explainer.evaluation.tables.pointing import PointingOptions, PointingTable
+from explainer.evaluation.tables.recognition import RecognitionOptions, RecognitionTable
+from explainer.evaluation.tables.sanity import SanityOptions, SanityTable
+from explainer.evaluation.tables.segmentation import SegmentationOptions, SegmentationTable
+from explainer.evaluation.tables.shortcut import ShortcutOptions, ShortcutTable
+from explainer.evaluation.tables.timing import TimingOptions, TimingTable
+
+__all__ = [
+    "InsertionDeletionOptions", "InsertionDeletionTable", "MaskingOptions", "MaskingTable", "PointingOptions",
+    "PointingTable", "RecognitionOptions", "RecognitionTable", "SanityOptions", "SanityTable", "SegmentationOptions",
+    "SegmentationTable", "ShortcutOptions", "ShortcutTable", "SplitFacts", "Table", "TimingOptions", "TimingTable",
+]  # fmt: skip

@@ -1,0 +1,130 @@
+"""Does a map change when the classifier forgets what it learned? (Group-CAM, Sec. 4.5; Adebayo et al., 2018).
+
+N maps, one an image.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from explainer.attribution import AttributionMethod
+from explainer.evaluation.images import Images
+from explainer.evaluation.maps import ClassMaps
+from explainer.evaluation.measures import mean_of, measured
+from explainer.evaluation.methods import NamedMethod
+from explainer.evaluation.records import MethodScores, Row
+from explainer.evaluation.tables.base import Files, SplitFacts, Table
+from explainer.explanandum import Explanandum
+from explainer.metrics.similarity import rank_correlation, structural_similarity
+from explainer.randomisation import Initialisation, cascading, independent
+
+Mode = Literal["cascading", "independent"]
+MODES: dict[str, Callable[..., Iterator[tuple[str, Explanandum]]]] = {
+    "cascading": cascading,
+    "independent": independent,
+}
+MEASURES = (mean_of("rank_correlation"), mean_of("ssim"))
+SMALLEST_IMAGE = 11
+"""Pixels; SSIM's window."""
+Rebuild = Callable[[str, Explanandum], AttributionMethod]
+
+
+@dataclass(frozen=True)
+class SanityOptions:
+    """How the classifier is randomised.
+
+    Args:
+        images: So many, evenly spaced over the split.
+        modes: Layer after layer from the output on, or one layer at a time.
+        linear: Also linear layers; false: convolutions only (as Group-CAM's authors).
+        initialisation: he keeps the signal's size; pytorch draws as a fresh layer does (Group-CAM's authors).
+        seed: Of the fresh weights.
+    """
+
+    images: int = 8
+    modes: tuple[Mode, ...] = ("cascading", "independent")
+    linear: bool = True
+    initialisation: Initialisation = "he"
+    seed: int = 0
+
+
+class SanityTable(Table):
+    """Similarity of each map with the one for the classifier as it was, layer by layer.
+
+    The map is that of the class which the untouched classifier predicts. A trained Explainer can't be checked this way:
+    it does not ask the classifier any more, so its rows are 1 throughout and say nothing.
+
+    Files: `sanity`.
+
+    Args:
+        explanandum: the classifier.
+        options: how it is randomised.
+        rebuild: makes the method of a name anew for another classifier.
+    """
+
+    name = "sanity"
+    calls_methods = True
+    options: SanityOptions
+
+    def __init__(self, explanandum: Explanandum, options: SanityOptions, rebuild: Rebuild) -> None:
+        super().__init__(explanandum, options)
+        self.rebuild = rebuild
+
+    @property
+    def limit(self) -> int | None:
+        """A few are enough."""
+        return self.options.images
+
+    def unsuited(self, split: SplitFacts) -> str:
+        """SSIM has a smallest size."""
+        size = self.explanandum.card.image_size
+        return "" if size >= SMALLEST_IMAGE else f"images of {size} pixels are smaller than SSIM's window"
+
+    def asks(self, images: Images) -> Tensor:
+        """The predicted class."""
+        return images.one_hot(images.predicted)
+
+    def score(self, images: Images, maps: ClassMaps, row: NamedMethod) -> list[list[Row]]:
+        """A row for each mode and layer."""
+        found: list[list[Row]] = [[] for _ in range(len(images))]
+        for mode in self.options.modes:
+            for depth, layer, changed in self._maps(mode, images, maps, row):
+                values = zip(
+                    rank_correlation(maps.maps, changed).tolist(),
+                    structural_similarity(maps.maps, changed).tolist(),
+                    strict=True,
+                )
+                for rows, (correlation, ssim) in zip(found, values, strict=True):
+                    rows.append(
+                        {"mode": mode, "depth": depth, "layer": layer, "rank_correlation": correlation, "ssim": ssim}
+                    )
+        return found
+
+    def _maps(self, mode: str, images: Images, maps: ClassMaps, row: NamedMethod) -> Iterator[tuple[int, str, Tensor]]:
+        """The maps of the same classes after each step; not finite ones count as flat: they order no pixels."""
+        options = self.options
+        copies = MODES[mode](
+            self.explanandum, linear=options.linear, initialisation=options.initialisation, seed=options.seed
+        )
+        for depth, (layer, copy) in enumerate(copies, start=1):
+            changed = self.rebuild(row.name, copy)(images.image, maps.target).detach().float()
+            broken = ~changed.isfinite().flatten(1).all(dim=1)
+            yield depth, layer, changed.masked_fill(broken[:, None, None], 0.0)
+
+    def summarise(self, scores: Sequence[MethodScores]) -> Files:
+        """A row for each method, mode and layer."""
+        return {self.name: [row for one in scores if one.rows for row in self._curve(one)]}
+
+    def _curve(self, scores: MethodScores) -> list[Row]:
+        first = next(iter(scores.rows.values()))
+        found = []
+        for step in range(len(first)):
+            part = MethodScores(scores.method, {image: [rows[step]] for image, rows in scores.rows.items()}, {})
+            names = {name: first[step][name] for name in ("mode", "depth", "layer")}
+            found.append(
+                {"method": scores.method, **names, **measured(part, MEASURES)}
+                | {"images": len(scores.rows), "failed": len(scores.failed)}
+            )
+        return found
