@@ -151,9 +151,8 @@ def open_subject(options: EvaluateOptions, machine: MachineOptions) -> Subject:
     if options.run is not None:
         folder = RunFolder(options.run)
         folder.read_config()  # its error says what a run folder is
-        trained, _ = parse(["--config", str(folder.config)])
         explanandum = folder.load_explanandum()
-        datamodule = open_data(options, trained, explanandum.card)
+        datamodule = run_data(options, folder, explanandum.card)
         network, hours = None, None
         if folder.explainer.is_file():
             network, hours = folder.load_explainer(), training_hours(folder)
@@ -175,6 +174,12 @@ def open_subject(options: EvaluateOptions, machine: MachineOptions) -> Subject:
     if precision == "bf16-mixed":
         explanandum.store_in(torch.bfloat16)
     return subject
+
+
+def run_data(options: EvaluateOptions, folder: RunFolder, card: ClassifierCard) -> ImageDataModule:
+    """A run's data set, its images prepared as its classifier wants them."""
+    trained, _ = parse(["--config", str(folder.config)])
+    return open_data(options, trained, card)
 
 
 def requested(options: EvaluateOptions) -> tuple[TrainOptions, ClassifierCard]:

@@ -122,9 +122,10 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--tables",
         nargs="+",
+        metavar="NAME",
         choices=[ALL, *names],
         default=["segmentation"],
-        help="Tables to make; all: those that the data set allows.",
+        help=f"Tables to make: {', '.join(names)}; or all that the data set allows.",
     )
     parser.add_argument(
         "--ablate",
@@ -136,6 +137,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--ablation_tables",
         nargs="+",
+        metavar="NAME",
         choices=list(TABLES),
         default=["insertion_deletion"],
         help="Tables whose main numbers the ablation shows.",
@@ -161,8 +163,12 @@ def parse_evaluation(arguments: list[str]) -> tuple[EvaluateOptions, Wishes, Mac
         SystemExit: with status 2 and a message for anything that is not valid.
         ValueError: for an unknown method or option of a method.
     """
-    given = make_parser().parse_args(arguments)
-    options = to_dataclass(EvaluateOptions, given)
+    parser = make_parser()
+    given = parser.parse_args(arguments)
+    try:
+        options = to_dataclass(EvaluateOptions, given)
+    except ValueError as error:
+        parser.error(str(error))
     table = TableOptions(
         **{item.name: to_dataclass(item.default_factory, given[item.name]) for item in fields(TableOptions)}  # type: ignore[arg-type]
     )

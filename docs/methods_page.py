@@ -20,7 +20,8 @@ from torch import Tensor
 
 from command_line import HelpFormatter, Parser, to_dataclass
 from datamodules import VOID, Batch
-from evaluate import EvaluateOptions, run_datamodule
+from evaluate import run_data
+from evaluate_options import EvaluateOptions
 from explainer.attribution import METHODS, CannotExplain
 from explainer.attribution.spec import MethodSpec, options_of, parse_method
 from explainer.capture import captured_activation
@@ -113,7 +114,8 @@ def main(arguments: list[str] | None = None) -> Path:
     folder.read_config()  # its error says what a run folder is
     explanandum = folder.load_explanandum()
     specs = chosen_specs(options.methods, explanandum.card.image_size)
-    datamodule = run_datamodule(EvaluateOptions(folder.path, [], [], data_root=options.data_root), folder, explanandum)
+    wanted = EvaluateOptions(folder.path, split=options.split, data_root=options.data_root)
+    datamodule = run_data(wanted, folder, explanandum.card)
     require_writable(options.output)
     batch = datamodule.dataloader(options.split).preview(CANDIDATES * options.images)  # type: ignore[attr-defined]
     if batch is None:

@@ -5,10 +5,21 @@ import subprocess
 import sys
 
 import pytest
-from small_runs import EPOCHS, ROOT, STEPS, TEST_IMAGES, VALIDATION_IMAGES, arguments, rows, start
+from small_runs import (
+    EPOCHS,
+    ROOT,
+    STEPS,
+    TEST_IMAGES,
+    VALIDATION_IMAGES,
+    arguments,
+    assert_same_rows,
+    rows,
+    start,
+)  # fmt: skip
 from validate_run import validate
 
 import evaluate
+from explainer.report.tables import read_table
 
 TWO = ("--accelerator", "cpu", "--devices", "2", "--strategy", "ddp")
 
@@ -34,17 +45,25 @@ def test_two_processes_get_the_validation_metrics_of_one(small_run, tmp_path):
     assert of_two == pytest.approx(of_one, rel=1e-4)
 
 
-def test_two_processes_make_the_table_of_one(small_run, tmp_path):
+TABLES = ("segmentation", "masking", "insertion_deletion", "pointing", "recognition", "sanity")
+
+
+def test_two_processes_make_the_tables_of_one(small_run, tmp_path):
     assert TEST_IMAGES % 2, "An even number would not show a padded duplicate."
     of_two, of_one = tmp_path / "two", tmp_path / "one"
-    answer = start("evaluate.py", "--run", small_run, "--output", of_two, *TWO)
+    options = ("--run", small_run, "--tables", *TABLES, "--insertion_deletion.step", "0.2", "--sanity.images", "3")
+    answer = start("evaluate.py", *options, "--output", of_two, *TWO)
     assert answer.returncode == 0, answer.stderr[-3000:]
-    evaluate.main(["--run", str(small_run), "--output", str(of_one), "--accelerator", "cpu"])
-    tables = [json.loads((folder / "segmentation.json").read_text()) for folder in (of_two, of_one)]
-    for row, expected in zip(*tables, strict=True):
-        assert row.pop("method") == expected.pop("method")
-        assert row == pytest.approx(expected, rel=1e-6)
-        assert row["images"] == TEST_IMAGES
+    evaluate.main([*map(str, options), "--output", str(of_one), "--accelerator", "cpu"])
+    assert {file.name for file in (of_two / "scores").iterdir()} == {"rank0.jsonl", "rank1.jsonl"}
+    for name in TABLES:
+        rows = read_table(of_two / f"{name}.csv")
+        assert_same_rows(rows, read_table(of_one / f"{name}.csv"), rel=1e-4)
+        if name != "masking":
+            assert {row["images"] for row in rows} == {3 if name == "sanity" else TEST_IMAGES}
+        assert (of_two / f"{name}_per_image.csv").read_text().count("\n") == (
+            of_one / f"{name}_per_image.csv"
+        ).read_text().count("\n")
 
 
 def test_torchrun_shares_one_folder_too(tmp_path):

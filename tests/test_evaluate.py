@@ -1,24 +1,26 @@
-"""evaluate.py on a finished run: the table, the sanity rows, and what it refuses."""
+"""evaluate.py on a finished run: its tables, going on after a kill, and what it refuses."""
 
-import csv
-import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
+import torch
 from small_data import save_image
-from small_runs import TEST_IMAGES, start
+from small_runs import ROOT, TEST_IMAGES, assert_same_rows, start
 
 import evaluate
 from explainer.attribution import METHODS
+from explainer.report.tables import latex, markdown, read_table
 from explainer.run_folder import RunFolder
 
 
-def table(run, output, *more):
-    """The rows of segmentation.csv."""
+def table(run, output, *more, name="segmentation"):
+    """The rows of a table's CSV file."""
     arguments = ["--run", run, "--output", output, "--accelerator", "cpu", *more]
-    folder = evaluate.main([str(argument) for argument in arguments])
-    with (folder / "segmentation.csv").open(newline="") as opened:
-        return list(csv.DictReader(opened))
+    return read_table(evaluate.main([str(argument) for argument in arguments]) / f"{name}.csv")
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +29,19 @@ def rows(small_run, tmp_path_factory):
     return table(small_run, tmp_path_factory.mktemp("default"), "--methods", "explainer", "grad_cam")
 
 
-def test_the_table_has_the_columns_and_rows_of_the_paper(rows):
-    assert list(rows[0]) == ["method", "acc", "iou", "sal", "mae", "images"]
+def test_the_table_has_the_columns_and_rows_of_the_paper_with_intervals(rows):
+    measures = [f"{name}{end}" for name in ("acc", "iou", "sal", "mae") for end in ("", "_low", "_high")]
+    assert list(rows[0]) == ["method", *measures, "images", "failed"]
     assert [row["method"] for row in rows] == ["explainer", "grad_cam", "zero", "half", "one", "ground_truth"]
-    assert {row["images"] for row in rows} == {str(TEST_IMAGES)}
+    assert {row["images"] for row in rows} == {TEST_IMAGES}
+    assert {row["failed"] for row in rows} == {0}
+    for row in rows:
+        for name in ("acc", "iou", "sal", "mae"):
+            assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
 
 
 def test_the_sanity_rows_are_what_they_must_be(rows):
-    zero, half, one, truth = ({key: float(row[key]) for key in ("acc", "iou", "mae")} for row in rows[2:])
+    zero, half, one, truth = ({key: row[key] for key in ("acc", "iou", "mae")} for row in rows[2:])
     assert truth == {"acc": 100, "iou": 100, "mae": 0}
     assert half["acc"] == half["mae"] == 50
     assert zero["iou"] == 0
@@ -43,33 +50,23 @@ def test_the_sanity_rows_are_what_they_must_be(rows):
     assert zero["acc"] == one["mae"]
 
 
-def test_the_same_numbers_as_csv_json_and_markdown(small_run, tmp_path):
+def test_the_same_numbers_as_csv_markdown_and_latex(small_run, tmp_path):
     rows = table(small_run, tmp_path, "--methods", "grad_cam")
-    exact = json.loads((tmp_path / "segmentation.json").read_text())
-    for row, values in zip(rows, exact, strict=True):
-        assert row == {
-            name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in values.items()
-        }
-    lines = (tmp_path / "segmentation.md").read_text().splitlines()
-    assert lines[0] == "| method | acc | iou | sal | mae | images |"
-    assert len(lines) == 2 + len(rows)
+    assert (tmp_path / "segmentation.md").read_text() == markdown(rows)
+    assert (tmp_path / "segmentation.tex").read_text() == latex(rows)
 
 
 def test_the_batch_size_does_not_change_the_table(small_run, tmp_path):
-    one, four = tmp_path / "one", tmp_path / "four"
-    for folder, size in ((one, 1), (four, 4)):
-        table(small_run, folder, "--batch_size", size)
-    tables = [json.loads((folder / "segmentation.json").read_text()) for folder in (one, four)]
-    for row, other in zip(*tables, strict=True):
-        assert row.pop("method") == other.pop("method")
-        assert row == pytest.approx(other, rel=1e-5)
+    one = table(small_run, tmp_path / "one", "--batch_size", 1)
+    four = table(small_run, tmp_path / "four", "--batch_size", 4)
+    assert_same_rows(one, four, rel=1e-4)
 
 
 def test_the_tables_go_into_the_run_folder_unless_told_otherwise(small_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(small_run, run)
     assert evaluate.main(["--run", str(run), "--limit", "3", "--accelerator", "cpu"]) == run / "evaluation"
-    assert json.loads((run / "evaluation" / "segmentation.json").read_text())[0]["images"] == 3
+    assert read_table(run / "evaluation" / "segmentation.csv")[0]["images"] == 3
 
 
 def test_an_unknown_method_is_an_error_that_lists_the_known_ones(small_run, tmp_path):
@@ -104,7 +101,7 @@ def test_a_data_set_of_another_class_count_is_an_error(small_run, tmp_path):
 
 def test_a_split_without_masks_is_an_error(small_run, tmp_path):
     classes = RunFolder(small_run).load_explanandum().card.classes
-    with pytest.raises(ValueError, match="no segmentation masks"):
+    with pytest.raises(ValueError, match="'segmentation' can't be made: no image of the split has a segmentation mask"):
         table(own_images(small_run, tmp_path, classes), tmp_path / "out")
 
 
@@ -136,5 +133,155 @@ def test_any_method_makes_a_row_with_its_options(small_run, tmp_path):
 def test_bf16_makes_nearly_the_same_table(small_run, tmp_path, rows):
     found = table(small_run, tmp_path, "--methods", "explainer", "grad_cam", "--precision", "bf16-mixed")
     for row, exact in zip(found, rows, strict=True):
-        assert float(row["mae"]) == pytest.approx(float(exact["mae"]), abs=3)
+        assert row["mae"] == pytest.approx(exact["mae"], abs=3)
     assert found[:2] != rows[:2]
+
+
+QUICK = ("--insertion_deletion.step", "0.2", "--sanity.images", "2", "--timing.images", "2")
+
+
+@pytest.fixture(scope="module")
+def everything(small_run, tmp_path_factory):
+    """The folder and console output of `--tables all`."""
+    output = tmp_path_factory.mktemp("everything")
+    answer = start(
+        "evaluate.py", "--run", small_run, "--methods", "explainer", "grad_cam", "--tables", "all", *QUICK,
+        "--ablate", "group_cam:groups=1,2", "--accelerator", "cpu", "--output", output,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    return output, answer.stdout
+
+
+def test_all_makes_every_table_that_the_data_set_allows(everything):
+    output, said = everything
+    tables = ["segmentation", "masking", "insertion_deletion", "pointing", "recognition", "timing", "sanity"]
+    for name in [*tables, "ablation"]:
+        assert {file.suffix for file in output.glob(f"{name}.*")} >= {".csv", ".md", ".tex"}, name
+    for name in tables:
+        rows = read_table(output / f"{name}_per_image.csv")
+        assert {"method", "image"} <= rows[0].keys()
+    assert "Skipped: The table 'shortcut' can't be made: no shortcut is planted in the split." in said
+    for name in ("segmentation", "insertion_deletion", "pointing", "masking", "recognition"):
+        assert read_table(output / f"{name}_differences.csv")[0].keys() >= {"method", "other", "measure", "difference"}
+    for name in ("insertion_deletion_curves", "masking", "sanity", "ablation"):
+        assert (output / f"{name}.png").stat().st_size > 5000
+
+
+def test_the_explainer_is_not_in_the_sanity_table_and_the_pointing_table_has_its_controls(everything):
+    output, _ = everything
+    assert {row["method"] for row in read_table(output / "sanity.csv")} == {"grad_cam"}
+    assert [row["method"] for row in read_table(output / "pointing.csv")] == [
+        "explainer",
+        "grad_cam",
+        "random",
+        "center",
+    ]
+
+
+def test_the_ablation_has_a_row_for_each_value(everything):
+    output, _ = everything
+    rows = read_table(output / "ablation.csv")
+    assert [(row["method"], row["option"], row["value"]) for row in rows] == [
+        ("group_cam", "groups", 1), ("group_cam", "groups", 2),
+    ]  # fmt: skip
+    assert rows[0]["insertion"] != rows[1]["insertion"]
+
+
+def test_an_ablation_without_an_option_under_test_is_an_error(small_run, tmp_path):
+    with pytest.raises(ValueError, match="needs an option under test, e.g. --ablate"):
+        table(small_run, tmp_path, "--tables", "ablation")
+
+
+def test_a_second_evaluation_computes_nothing_again(small_run, tmp_path, monkeypatch):
+    first = table(small_run, tmp_path, "--methods", "grad_cam")
+    lines = (tmp_path / "scores" / "rank0.jsonl").read_text()
+
+    def never(*_):
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(METHODS["grad_cam"], "__call__", never)
+    monkeypatch.setattr(METHODS["grad_cam"], "present_class_maps", never)
+    assert table(small_run, tmp_path, "--methods", "grad_cam") == first
+    assert (tmp_path / "scores" / "rank0.jsonl").read_text() == lines
+    # Another table takes the maps that are kept.
+    rows = table(small_run, tmp_path, "--methods", "grad_cam", "--tables", "recognition", name="recognition")
+    assert rows[0]["failed"] == 0
+
+
+def test_an_evaluation_that_was_killed_goes_on_where_it_was(small_run, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = ("--batch_size", 2, "--methods", "explainer", "grad_cam")
+    expected = table(small_run, whole, *options)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "killed_evaluation.py"), "--run", str(small_run), "--output", str(broken),
+         *map(str, options), "--accelerator", "cpu"],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+    )  # fmt: skip
+    assert process.wait(timeout=120) == -signal.SIGKILL
+    written = (broken / "scores" / "rank0.jsonl").read_text()
+    assert 0 < written.count("\n") < (whole / "scores" / "rank0.jsonl").read_text().count("\n")
+    assert not written.endswith("\n")  # it was killed within a line
+    assert table(small_run, broken, *options) == expected
+    again = (broken / "scores" / "rank0.jsonl").read_text()
+    assert again.startswith(written)
+
+
+def test_a_method_that_fails_on_an_image_is_counted_and_named(small_run, tmp_path, monkeypatch, capsys):
+    original = METHODS["center"].__call__
+
+    def picky(self, image, target):
+        maps = original(self, image, target)
+        brightness = image.mean(dim=(1, 2, 3))
+        maps[brightness > brightness.median()] = torch.nan
+        return maps
+
+    monkeypatch.setattr(METHODS["center"], "__call__", picky)
+    rows = table(small_run, tmp_path, "--methods", "center", "grad_cam")
+    failed = rows[0]["failed"]
+    assert 0 < failed < TEST_IMAGES
+    assert rows[0]["images"] == TEST_IMAGES - failed
+    assert rows[1]["images"] == TEST_IMAGES
+    reasons = read_table(tmp_path / "failures.csv")
+    assert len(reasons) == failed
+    assert all("NaN" in row["reason"] for row in reasons)
+    assert f"{failed} score(s) are missing because a method failed" in capsys.readouterr().out
+    difference = read_table(tmp_path / "segmentation_differences.csv")[0]
+    assert (difference["method"], difference["other"], difference["images"]) == (
+        "center",
+        "grad_cam",
+        TEST_IMAGES - failed,
+    )
+
+
+def test_a_classifier_without_a_run(small_run, tmp_path):
+    options = ("--dataset", "shapes", "--explanandum", "timm:test_resnet", "--limit", "3", "--accelerator", "cpu")
+    weights = ("--explanandum_weights", str(small_run / "explanandum.safetensors"))
+    output = evaluate.main([*options, *weights, "--methods", "grad_cam", "--output", str(tmp_path / "out")])
+    found = read_table(output / "segmentation.csv")
+    of_run = table(small_run, tmp_path / "run", "--methods", "grad_cam", "--limit", "3")
+    # The file says how the classifier wants its images; the run's own test split is limited to fewer scenes.
+    assert found[0].keys() == of_run[0].keys()
+    with pytest.raises(ValueError, match="'explainer' is trained; name a run"):
+        evaluate.main([*options, *weights, "--methods", "explainer", "--output", str(tmp_path / "out")])
+
+
+def test_a_run_and_a_classifier_exclude_each_other(small_run, tmp_path, capsys):
+    for arguments in (["--run", str(small_run), "--dataset", "voc"], ["--dataset", "voc"], []):
+        with pytest.raises((ValueError, SystemExit)):
+            evaluate.main([*arguments, "--output", str(tmp_path)])
+
+
+def test_the_shortcut_table_compares_two_runs(small_run, tmp_path, capsys):
+    options = ("--shortcut_class", "star", "--tables", "shortcut", "--methods", "random")
+    other = tmp_path / "other"
+    shutil.copytree(small_run, other)
+    data = ("--split", "train", "--limit", 32)
+    rows = table(small_run, tmp_path / "out", *options, *data, "--other_run", other, name="shortcut")
+    assert [(row["classifier"], row["method"]) for row in rows] == [
+        ("run", "random"), (None, "uniform"), ("other", "random"),
+    ]  # fmt: skip
+    assert rows[0]["cue"] == rows[2]["cue"]  # the same classifier under another name
+    for row in rows:
+        assert row["object"] + row["cue"] + row["rest"] == pytest.approx(100, abs=1e-3)
+    with pytest.raises(ValueError, match="--other_run is for the table 'shortcut'"):
+        table(small_run, tmp_path / "out", "--other_run", other)

@@ -1,26 +1,21 @@
 """`--on_bad_image skip` carries a run through broken files, from training to the table, and says which they are."""
 
-import json
 import sys
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from small_data import options as data_options
 from small_runs import arguments, rows, start
-from toy_models import SmallNet, card
 
 import evaluate
 import train
-from datamodules import VOID, Batch, build_datamodule
+from datamodules import build_datamodule
 from explainer import entry
 from explainer.callbacks import MaskPanels
-from explainer.evaluation import LEFT_OUT, SegmentationTable
-from explainer.explanandum import Explanandum
 from explainer.left_out import UnreadableImages, describe
-from explainer.machine import MachineOptions, make_trainer
 from explainer.report.panels import CAPTION, GAP, TILE
+from explainer.report.tables import read_table
 
 COUNTS = {"train": 8, "val": 5, "test": 6}
 BROKEN = ("train/1.png", "val/0.png", "test/0.png")
@@ -66,12 +61,10 @@ def test_a_run_and_its_table_go_on_without_broken_images(photographs, tmp_path, 
     with Image.open(run.path / "masks.png") as panels:
         assert panels.height == (COUNTS["val"] - 1) * (CAPTION + TILE + GAP)
 
-    tables = []
-    original = evaluate.report
-    monkeypatch.setattr(evaluate, "report", lambda table, output: (tables.append(table), original(table, output)))
     output = evaluate.main(["--run", str(run.path), "--methods", "grad_cam", "--accelerator", "cpu"])
-    assert tables[0].left_out == {"unreadable": 1, "without a class": 1, "without a mask": 1}
-    assert {row["images"] for row in json.loads((output / "segmentation.json").read_text())} == {3}
+    line = "Not in the table: 1 unreadable, 1 without a class, 1 without a mask."
+    assert line in capsys.readouterr().out.splitlines()
+    assert {row["images"] for row in read_table(output / "segmentation.csv")} == {3}
 
 
 def test_without_leave_to_skip_a_broken_image_is_one_clean_line(photographs, tmp_path, monkeypatch, capsys):
@@ -140,21 +133,3 @@ def test_the_line_comes_again_only_when_there_are_more(capsys):
     assert [bool(line) for line in said] == [False, True, False, True, False]
     Trainer.datamodule = None  # a fit on bare loaders
     callback.on_validation_end(Trainer(), None)
-
-
-def test_a_table_counts_by_reason_what_it_leaves_out():
-    mask = torch.zeros(5, 32, 32, dtype=torch.uint8)
-    mask[[1, 2]] = VOID
-    labels = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1]])
-    batches = [
-        Batch(torch.rand(5, 3, 32, 32), labels, tuple("abcde"), mask, None, ("x.jpg", "y.jpg")),
-        Batch(torch.rand(5, 3, 32, 32), labels, tuple("fghij"), mask),
-    ]
-    table = SegmentationTable(Explanandum(SmallNet(), card()), {})
-    loader = torch.utils.data.DataLoader(batches, batch_size=None)
-    make_trainer(MachineOptions(accelerator="cpu", precision="32-true"), inference_mode=False).test(
-        table, loader, verbose=False
-    )
-    # An image without class and mask counts as one without a class.
-    assert table.left_out == dict(zip(LEFT_OUT, (2, 4, 2), strict=True))
-    assert table.rows[0]["images"] == 4
