@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import seed_everything
+from torch import nn
 
-from explainer.classifiers import build_classifier
+from explainer.classifiers import build_classifier, trained_classifier
 from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.finetune import FinetuneJob, FinetuneOptions, Metrics, TrainerFactory, finetune
 from explainer.machine import is_first_process
@@ -88,12 +90,21 @@ class ExplanandumCache:
     ) -> None:
         card, options = request.card, request.options
         seed_everything(request.seed, workers=True, verbose=False)
-        model, head = build_classifier(
-            card.architecture, len(card.classes), request.weights, options.hidden, card.image_size
-        )
+        model, head = _built(request)
         job = FinetuneJob(model, head, len(card.classes), options, request.seed, work, [progress()], card.output)
         metrics, trainer = finetune(job, datamodule, make_trainer)
         if is_first_process():
             Explanandum(model, card).save(file, metrics=json.dumps(metrics))
             shutil.rmtree(work, ignore_errors=True)
         trainer.strategy.barrier("explanandum cached")
+
+
+def _built(request: ClassifierRequest) -> tuple[nn.Module, str]:
+    """The classifier that is to be trained, its head fresh; of one that is to stay as it is, the head too is read."""
+    card, weights = request.card, request.weights
+    arguments = (card.architecture, len(card.classes), weights, request.options.hidden, card.image_size)
+    if request.options.epochs > 0 or weights == "none":
+        return build_classifier(*arguments)
+    with torch.device("meta"):  # costs nothing
+        _, head = build_classifier(card.architecture, len(card.classes), "none", card.hidden, card.image_size)
+    return trained_classifier(*arguments), head

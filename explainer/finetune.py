@@ -43,7 +43,7 @@ class FinetuneOptions(OptimizerOptions):
         lr: Learning rate of Adam.
         schedule: Constant as the authors, or a cosine down to zero at the last epoch's end.
         warmup_steps: Steps over which the learning rate rises linearly at first.
-        epochs: At most so many; 0 takes the weights as they are.
+        epochs: At most so many; 0 takes the weights as they are, head included.
         patience: Epochs without a better validation loss before it stops.
         batch_size: Images a step.
         freeze: Train the fresh head only.
@@ -271,7 +271,8 @@ def _what_to_train(
     head.requires_grad_(True)
     whole = job.module(job.model, head)
     one_device_and_fixed_images = trainer.world_size == 1 and not datamodule.options.augment
-    features = FeatureCache(job, trainer).loaders(datamodule) if one_device_and_fixed_images else None
+    worthwhile = one_device_and_fixed_images and job.options.epochs > 0
+    features = FeatureCache(job, trainer).loaders(datamodule) if worthwhile else None
     if features is None:
         return whole, whole, {"datamodule": datamodule}
     return whole, job.module(head, head), features

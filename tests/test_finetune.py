@@ -14,8 +14,8 @@ from toy_models import card, freeze
 
 from datamodules.batch import Batch
 from explainer.classifiers import build_classifier
-from explainer.explanandum import Explanandum
-from explainer.explanandum_cache import ClassifierRequest, ExplanandumCache
+from explainer.explanandum import ClassifierCard, Explanandum
+from explainer.explanandum_cache import ClassifierRequest, ExplanandumCache, _built
 from explainer.finetune import SCORES, ExplanandumModule, FeatureCache, FinetuneJob, FinetuneOptions, finetune
 from explainer.machine import MachineOptions
 from explainer.machine import make_trainer as machine_trainer
@@ -265,6 +265,21 @@ def test_zero_epochs_take_the_weights_as_they_are(tmp_path):
     scores, _ = finetune(work, Data(), make_trainer)
     assert not differing(before, weights(work.model))
     assert scores.keys() == METRICS
+
+
+def test_zero_epochs_want_a_trained_head(tmp_path):
+    card = ClassifierCard("resnet18", ("cat", "dog"), 32, (0.5,) * 3, (0.5,) * 3)
+    model, _ = build_classifier("resnet18", 2, "none")
+    torch.save(model.state_dict(), tmp_path / "whole.pt")
+    torch.save(
+        {name: value for name, value in model.state_dict().items() if "fc" not in name}, tmp_path / "headless.pt"
+    )
+    request = ClassifierRequest(card, str(tmp_path / "whole.pt"), FinetuneOptions(epochs=0), 0, [])
+    taken, head = _built(request)
+    assert head == "fc"
+    assert not differing(weights(model), weights(taken))
+    with pytest.raises(ValueError, match="has no trained head"):
+        _built(replace(request, weights=str(tmp_path / "headless.pt")))
 
 
 class Killed(Exception):
