@@ -8,7 +8,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ Ablated = list[tuple[Ablation, dict[Table, list[Job]]]]
 """For each ablation the tables that it looks at, with a row for each variant."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A classifier under examination, with its images.
 
@@ -71,14 +71,18 @@ class Subject:
     precision: str
     network: Explainer | None = None
     training_hours: float | None = None
+    built: dict[tuple[str, str], NamedMethod] = field(default_factory=dict, init=False)
 
     def build(self, text: str, explanandum: Explanandum) -> AttributionMethod:
         """The method that a text names, for this classifier or a changed one."""
         return parse_method(text).build(explanandum, **self.resources(text))
 
     def method(self, text: str, classifier: str = "") -> NamedMethod:
-        """The same, as a row of a table."""
-        return named_method(text, self.explanandum, self.precision, classifier, **self.resources(text))
+        """The same, as a row of a table; built once, since its key takes a look at all weights."""
+        if (text, classifier) not in self.built:
+            resources = self.resources(text)
+            self.built[text, classifier] = named_method(text, self.explanandum, self.precision, classifier, **resources)
+        return self.built[text, classifier]
 
     def resources(self, text: str) -> dict[str, Any]:
         """What a method is handed besides the classifier."""

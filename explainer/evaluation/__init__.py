@@ -1,7 +1,8 @@
 """Methods × tables over a data set: maps computed once, scores kept per image, tables made from the scores.
 
-`images.py` and `maps.py` hold what a table is handed, `tables/` the tables, `records.py` what was scored so far,
-`measures.py` the way from scores to numbers with intervals, `module.py` the loop over the images.
+`images.py`, `methods.py` and `maps.py` hold what a table is handed, `tables/` the tables, `records.py` what was scored
+so far, `keys.py` the names by which maps and scores are found again, `measures.py` the way from scores to numbers with
+intervals, `module.py` the loop over the images.
 """
 
 from explainer.evaluation.maps import MapCache

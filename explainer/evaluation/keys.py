@@ -17,7 +17,10 @@ def digest(*parts: Any) -> str:
 
 
 def digest_of_tensor(tensor: Tensor) -> str:
-    """A key for the values of a tensor, wherever and in whatever memory layout it lies."""
+    """A key for the values of a tensor, wherever and in whatever memory layout it lies.
+
+    Shape and dtype are not in it: compare keys of tensors that share both.
+    """
     plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return blake2b(plain.numpy().tobytes(), digest_size=DIGITS // 2).hexdigest()
 

@@ -3,14 +3,14 @@
 B images, C classes, N maps, H×W pixels.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from explainer.attribution import AttributionMethod
@@ -19,8 +19,12 @@ from explainer.evaluation.images import Images
 from explainer.evaluation.methods import NamedMethod
 from explainer.metrics.scaling import merged_saliency, to_unit_range
 
-Failures = dict[int, str]
-"""Why an image (by its index in the batch) has no maps."""
+Pair = tuple[int, int]
+"""An image, by its index in the batch, and a class."""
+MapsByPair = dict[Pair, Tensor]
+"""Raw maps, float32 [H,W]."""
+Failures = dict[Pair, str]
+"""Why there is no map."""
 
 
 @dataclass
@@ -80,7 +84,8 @@ class MapCache:
         if file is None or not file.is_file():
             return {}
         try:
-            return {int(name): value for name, value in load_file(file).items()}
+            # In one piece: `load_file` opens the file a second time by its name, which may be another file's by then.
+            return {int(name): value for name, value in load(file.read_bytes()).items()}
         except (SafetensorError, ValueError):
             return {}
 
@@ -91,9 +96,12 @@ class MapCache:
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         kept = self.read(method_key, pixel_key) | {key: value.detach().cpu() for key, value in maps.items()}
-        beside = file.with_suffix(f".{os.getpid()}.part")
-        save_file({str(target): value.contiguous().clone() for target, value in kept.items()}, beside)
-        beside.replace(file)
+        beside = file.with_suffix(f".{uuid4().hex}.part")  # no other process's, on whatever machine it runs
+        try:
+            save_file({str(target): value.contiguous().clone() for target, value in kept.items()}, beside)
+            beside.replace(file)
+        finally:
+            beside.unlink(missing_ok=True)  # what a full disk left of it
 
     def _file(self, method_key: str, pixel_key: str) -> Path | None:
         return None if self.folder is None else self.folder / method_key / f"{pixel_key}.safetensors"
@@ -110,84 +118,105 @@ class MapSource:
         self.cache = cache
 
     def __call__(self, row: NamedMethod, images: Images, wanted: Tensor) -> tuple[ClassMaps, Failures]:
-        """The maps of a batch that a table wants, and the images that the method fails on.
+        """The maps of a batch that tables want, and those that the method fails on; only what is not kept is computed.
 
         Args:
             row: the method.
             images: the batch.
             wanted: bool [B,C].
         """
-        kept = {index: self._kept(row, images, index) for index in wanted.any(dim=1).nonzero()[:, 0].tolist()}
+        kept = self._kept(row, images, wanted)
         missing = wanted.clone()
-        for index, maps in kept.items():
-            missing[index, list(maps)] = False
+        if kept:
+            missing[tuple(torch.tensor(list(kept), device=wanted.device).unbind(dim=1))] = False
         found, failures = computed(row.method, images, missing)
-        for index, maps in found.items():
-            self.cache.add(row.key, images.pixel_keys[index], maps)
-            kept[index] |= {target: value for target, value in maps.items()}
-        for index in failures:
-            del kept[index]
-        return _stacked(kept, wanted, images, row.method.unit_range), failures
+        for index in dict.fromkeys(index for index, _ in found):
+            of_image = {target: value for (other, target), value in found.items() if other == index}
+            self.cache.add(row.key, images.pixel_keys[index], of_image)
+        return _stacked(kept | found, wanted, images, row.method.unit_range), failures
 
-    def _kept(self, row: NamedMethod, images: Images, index: int) -> dict[int, Tensor]:
-        maps = self.cache.read(row.key, images.pixel_keys[index]) if self.cache.folder else {}
-        return {target: value for target, value in maps.items() if value.shape == images.image.shape[-2:]}
+    def _kept(self, row: NamedMethod, images: Images, wanted: Tensor) -> MapsByPair:
+        """What the cache has; maps of another size than the images are none of theirs."""
+        pairs = wanted.nonzero().tolist()
+        known = {index: self.cache.read(row.key, images.pixel_keys[index]) for index in {index for index, _ in pairs}}
+        size = images.image.shape[-2:]
+        return {
+            (index, target): known[index][target]
+            for index, target in pairs
+            if target in known[index] and known[index][target].shape == size
+        }
 
 
-def _stacked(maps: dict[int, dict[int, Tensor]], wanted: Tensor, images: Images, unit_range: bool) -> ClassMaps:
-    pairs = [(index, target) for index, target in wanted.nonzero().tolist() if index in maps]
+def _stacked(maps: MapsByPair, wanted: Tensor, images: Images, unit_range: bool) -> ClassMaps:
+    pairs = [(index, target) for index, target in wanted.nonzero().tolist() if (index, target) in maps]
     device = images.image.device
-    values = [maps[index][target].to(device) for index, target in pairs]
+    values = [maps[pair].to(device) for pair in pairs]
     image_index, target = torch.tensor(pairs, dtype=torch.long, device=device).reshape(-1, 2).unbind(dim=1)
     return ClassMaps(torch.stack(values) if values else no_maps(images.image), image_index, target, unit_range)
 
 
-def computed(
-    method: AttributionMethod, images: Images, wanted: Tensor
-) -> tuple[dict[int, dict[int, Tensor]], Failures]:
-    """Ask the method for the maps [H,W] of a batch, by image and class.
+def computed(method: AttributionMethod, images: Images, wanted: Tensor) -> tuple[MapsByPair, Failures]:
+    """Ask the method for maps of a batch.
 
-    Where the batch as a whole fails, its images are asked one by one, so that one of them does not take the others
-    along. Maps that are not finite, or of another size than the image, count as failures of the method.
+    Where all of them together fail, the images are asked one by one, and an image that fails by itself class by class,
+    so that no map takes others along. Maps that are not finite in float32, that have another size than the image, and
+    others than were asked for count as failures of the method.
+
+    Args:
+        method: that is asked.
+        images: the batch.
+        wanted: bool [B,C]; where nothing is wanted, the method is not called.
     """
-    indices = wanted.any(dim=1).nonzero()[:, 0].tolist()
-    if not indices:
+    count = int(wanted.sum())
+    if count == 0:
         return {}, {}
     try:
-        return _checked(method, images, wanted, indices)
+        return _checked(method, images, wanted)
     except Exception as error:  # whatever a method raises: which image, and why, is told in the table
-        if len(indices) == 1:
-            return {}, {indices[0]: reason_of(error)}
-    found: dict[int, dict[int, Tensor]] = {}
+        if count == 1:
+            index, target = wanted.nonzero()[0].tolist()
+            return {}, {(index, target): reason_of(error)}
+    found: MapsByPair = {}
     failures: Failures = {}
-    for index in indices:
-        alone = torch.zeros_like(wanted)
-        alone[index] = wanted[index]
-        maps, failed = computed(method, images, alone)
+    for part in _parts(wanted):
+        maps, failed = computed(method, images, part)
         found |= maps
         failures |= failed
     return found, failures
 
 
-def _checked(
-    method: AttributionMethod, images: Images, wanted: Tensor, indices: list[int]
-) -> tuple[dict[int, dict[int, Tensor]], Failures]:
+def _parts(wanted: Tensor) -> list[Tensor]:
+    """The wishes [B,C] for each image by itself or, if there is only one, for each of its classes."""
+    pairs = wanted.nonzero()
+    axis = 0 if len(pairs[:, 0].unique()) > 1 else 1
+    parts = []
+    for value in pairs[:, axis].unique().tolist():
+        alone = torch.zeros_like(wanted)
+        alone.select(axis, value).copy_(wanted.select(axis, value))
+        parts.append(alone)
+    return parts
+
+
+def _checked(method: AttributionMethod, images: Images, wanted: Tensor) -> tuple[MapsByPair, Failures]:
+    """The maps from one call; raises what the method raises, and where it does not answer what was asked."""
+    indices = wanted.any(dim=1).nonzero()[:, 0].tolist()
     part = images.subset(indices)
     maps, image_index, target = method.present_class_maps(part.image, wanted[indices])
     if maps.shape[1:] != part.image.shape[-2:]:
         raise ValueError(f"The maps are {tuple(maps.shape)}, the images {tuple(part.image.shape)}.")
-    found: dict[int, dict[int, Tensor]] = {index: {} for index in indices}
-    failures: Failures = {}
+    pairs = [(indices[position], label) for position, label in zip(image_index.tolist(), target.tolist(), strict=True)]
+    if len(maps) != len(pairs) or sorted(pairs) != [tuple(pair) for pair in wanted.nonzero().tolist()]:
+        raise ValueError(f"Asked for {int(wanted.sum())} maps, got {len(maps)}, or of other images or classes.")
+    maps = maps.detach().float()
     finite = maps.isfinite().flatten(1).all(dim=1).tolist()
-    for single, position, label, usable in zip(
-        maps.detach().float(), image_index.tolist(), target.tolist(), finite, strict=True
-    ):
-        index = indices[position]
-        found[index][label] = single
-        if not usable:
-            bad = int((~single.isfinite()).sum())
-            failures[index] = f"{bad} of {single.numel()} values of the map of class {label} are NaN or infinite"
-    return {index: value for index, value in found.items() if index not in failures}, failures
+    usable = {pair: single for pair, single, is_finite in zip(pairs, maps, finite, strict=True) if is_finite}
+    broken = {pair: single for pair, single, is_finite in zip(pairs, maps, finite, strict=True) if not is_finite}
+    return usable, {pair: _not_finite(single, pair[1]) for pair, single in broken.items()}
+
+
+def _not_finite(single: Tensor, target: int) -> str:
+    bad = int((~single.isfinite()).sum())
+    return f"{bad} of {single.numel()} values of the map of class {target} are NaN or infinite"
 
 
 def reason_of(error: Exception) -> str:

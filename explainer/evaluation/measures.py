@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from explainer.evaluation.records import MethodScores, Row
 from explainer.metrics.bootstrap import Array, Interval, Statistic, bootstrap, ratios
+
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,16 @@ class Measure:
         width: K.
         sums: an image's rows -> its contribution [K] to the totals; zeros if it has none.
         statistic: totals [D,K] -> [D].
+        may_lack: whether an image whose sums are all zero has no value, rather than one that adds nothing (as an
+            image without a true or false decision). It then has no part in a difference of two methods, and a number
+            that rests on fewer than two images has no interval.
     """
 
     name: str
     width: int
     sums: Callable[[list[Row]], Sequence[float]]
     statistic: Statistic
+    may_lack: bool = False
 
 
 def mean_of(column: str, scale: float = 1.0, of: Callable[[Row], bool] = lambda row: True, name: str = "") -> Measure:
@@ -45,15 +52,15 @@ def mean_of(column: str, scale: float = 1.0, of: Callable[[Row], bool] = lambda 
         values = [row[column] for row in rows if of(row) and row.get(column) is not None]
         return (scale * sum(values), len(values))
 
-    return Measure(name or column, 2, sums, lambda totals: ratios(totals)[:, 0])
+    return Measure(name or column, 2, sums, lambda totals: ratios(totals)[:, 0], may_lack=True)
 
 
 def measured(scores: MethodScores, measures: Sequence[Measure]) -> dict[str, float | int | None]:
     """Columns `name`, `name_low` and `name_high` of each measure; None where there is nothing to compute it from."""
     if not scores.rows:
         return {column: None for measure in measures for column in columns_of(measure.name)}
-    interval = bootstrap(_joined(measures), _table(scores.rows.values(), measures))
-    return _columns([measure.name for measure in measures], interval)
+    table = _table(scores.rows.values(), measures)
+    return _columns(measures, bootstrap(_joined(measures), table), _has_value(table, measures))
 
 
 def columns_of(name: str) -> tuple[str, str, str]:
@@ -61,10 +68,12 @@ def columns_of(name: str) -> tuple[str, str, str]:
     return name, f"{name}_low", f"{name}_high"
 
 
-def _columns(names: Sequence[str], interval: Interval) -> dict[str, float | int | None]:
+def _columns(measures: Sequence[Measure], interval: Interval, has_value: Flags) -> dict[str, float | int | None]:
     found: dict[str, float | int | None] = {}
-    for index, name in enumerate(names):
-        for column, values in zip(columns_of(name), (interval.value, interval.low, interval.high), strict=True):
+    several = has_value.sum(axis=0) > 1
+    bounds = [np.where(several, bound, np.nan) for bound in (interval.low, interval.high)]
+    for index, measure in enumerate(measures):
+        for column, values in zip(columns_of(measure.name), (interval.value, *bounds), strict=True):
             found[column] = None if np.isnan(values[index]) else float(values[index])
     return found
 
@@ -78,29 +87,36 @@ def summary(scores: Sequence[MethodScores], measures: Sequence[Measure]) -> list
 
 
 def differences(scores: Sequence[MethodScores], measures: Sequence[Measure]) -> list[Row]:
-    """One row for each two methods and measure: first minus second on the images that both have scores for.
+    """One row for each two methods and measure: first minus second on the images that both have a value for.
 
-    An interval without 0 says that the two differ.
+    An interval without 0 says that the two differ. Two methods without a common image have no row.
     """
-    rows: list[Row] = []
-    for first, second in combinations(scores, 2):
-        common = [image for image in first.rows if image in second.rows]
-        if not common:
-            continue
-        tables = [_table([one.rows[image] for image in common], measures) for one in (first, second)]
-        interval = bootstrap(_difference(_joined(measures)), np.concatenate(tables, axis=1))
-        found = _columns([measure.name for measure in measures], interval)
-        rows += [
-            {
-                "method": first.method,
-                "other": second.method,
-                "measure": measure.name,
-                **dict(zip(columns_of("difference"), (found[name] for name in columns_of(measure.name)), strict=True)),
-                "images": len(common),
-            }
-            for measure in measures
-        ]
-    return rows
+    return [
+        row
+        for first, second in combinations(scores, 2)
+        if first.rows.keys() & second.rows.keys()
+        for row in _compared(first, second, measures)
+    ]
+
+
+def _compared(first: MethodScores, second: MethodScores, measures: Sequence[Measure]) -> list[Row]:
+    """The rows of two methods that share images."""
+    common = [image for image in first.rows if image in second.rows]
+    tables = [_table([one.rows[image] for image in common], measures) for one in (first, second)]
+    both = _has_value(tables[0], measures) & _has_value(tables[1], measures)
+    counts = np.repeat(both, [measure.width for measure in measures], axis=1)
+    interval = bootstrap(_difference(_joined(measures)), np.concatenate([table * counts for table in tables], axis=1))
+    found = _columns(measures, interval, both)
+    return [
+        {
+            "method": first.method,
+            "other": second.method,
+            "measure": measure.name,
+            **dict(zip(columns_of("difference"), (found[name] for name in columns_of(measure.name)), strict=True)),
+            "images": int(images),
+        }
+        for measure, images in zip(measures, both.sum(axis=0), strict=True)
+    ]
 
 
 def _table(images: Iterable[list[Row]], measures: Sequence[Measure]) -> Array:
@@ -108,12 +124,23 @@ def _table(images: Iterable[list[Row]], measures: Sequence[Measure]) -> Array:
     return np.array([[value for measure in measures for value in measure.sums(rows)] for rows in images], float)
 
 
+def _has_value(table: Array, measures: Sequence[Measure]) -> Flags:
+    """Whether an image has a value of a measure, bool [N,M]."""
+    parts = np.split(table, _edges(measures), axis=1)
+    found = [part.any(axis=1) | (not one.may_lack) for one, part in zip(measures, parts, strict=True)]
+    return np.stack(found, axis=1)
+
+
+def _edges(measures: Sequence[Measure]) -> NDArray[np.int64]:
+    """Where one measure's columns end and the next one's begin."""
+    return np.cumsum([measure.width for measure in measures])[:-1]
+
+
 def _joined(measures: Sequence[Measure]) -> Statistic:
     """All measures at once, [D, sum of K] -> [D,M]."""
-    edges = np.cumsum([measure.width for measure in measures])[:-1]
 
     def statistic(totals: Array) -> Array:
-        parts = np.split(totals, edges, axis=1)
+        parts = np.split(totals, _edges(measures), axis=1)
         return np.stack([one.statistic(part) for one, part in zip(measures, parts, strict=True)], axis=1)
 
     return statistic

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from explainer.attribution import AttributionMethod
-from explainer.attribution.spec import options_of, parse_method
+from explainer.attribution.spec import MethodSpec, options_of, parse_method
 from explainer.evaluation.keys import digest, digest_of_network
 from explainer.explanandum import Explanandum
 
@@ -46,9 +46,13 @@ def named_method(
     """
     spec = parse_method(text)
     method = spec.build(explanandum, **resources)
-    options = {name: value for name, value in (options_of(spec.name) | spec.options).items()}
-    deciding = {name: value for name, value in options.items() if name not in DECIDE_NOTHING}
     networks = [digest_of_network(network) for network in method.modules]
-    return NamedMethod(
-        text, method, digest(explanandum.fingerprint, spec.name, deciding, networks, precision), classifier
-    )
+    key = digest(explanandum.fingerprint, spec.name, _deciding(spec), networks, precision)
+    return NamedMethod(text, method, key, classifier)
+
+
+def _deciding(spec: MethodSpec) -> dict[str, Any]:
+    """The options that decide what a map shows; one that equals its default (32 or 32.0) is as if it was not given."""
+    defaults = options_of(spec.name)
+    given = {name: value for name, value in spec.options.items() if value != defaults[name]}
+    return {name: value for name, value in (defaults | given).items() if name not in DECIDE_NOTHING}

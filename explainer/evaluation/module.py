@@ -15,7 +15,7 @@ from explainer.evaluation.images import Images
 from explainer.evaluation.keys import digest
 from explainer.evaluation.maps import ClassMaps, MapSource, reason_of
 from explainer.evaluation.methods import NamedMethod
-from explainer.evaluation.records import MethodScores, Record, Records
+from explainer.evaluation.records import MethodScores, Record, Records, Row
 from explainer.evaluation.tables.base import Table, nobody
 from explainer.explanandum import Explanandum
 
@@ -80,10 +80,15 @@ class Evaluation(LightningModule):
         self.image_ids = list(image_ids)
         fingerprint = explanandum.fingerprint
         self.keys = {job: job.key(fingerprint, precision) for job in self.jobs}
+        # An ablation's default variant, say, has the scores of the plain row; the first of such jobs scores for all.
+        self.distinct: dict[str, Job] = {}
+        for job, key in self.keys.items():
+            self.distinct.setdefault(key, job)
         self.chosen = {table: _evenly(self.image_ids, table.limit) for table in {job.table for job in self.jobs}}
         # Registered, so that they move to the device too.
         methods = [job.method.method for job in self.jobs if job.method is not None]
-        self.networks = nn.ModuleList([part for method in methods for part in (method.explanandum, *method.modules)])
+        networks = [part for method in methods for part in (method.explanandum, *method.modules)]
+        self.networks = nn.ModuleList(dict.fromkeys(networks))
 
     def on_test_start(self) -> None:
         """Each process writes to a file of its own; which one it is, is known now."""
@@ -91,24 +96,23 @@ class Evaluation(LightningModule):
 
     def test_step(self, batch: Batch, _batch_index: int) -> None:
         """Score what has not been scored yet."""
-        for key in self.keys.values():
-            for name in batch.skipped:
-                self.records.add(key, name, UNREADABLE, Record(left_out=UNREADABLE))
+        self._skip(batch.skipped)
         images = Images(batch, self.explanandum)
-        todo = self._todo(images)
-        left_out = {table: table.left_out(images) for table in {job.table for job in todo}}
+        todo = self._sort_out(self._todo(images), images)
         for job, indices in todo.items():
-            for index in indices:
-                if left_out[job.table][index]:
-                    self._write(job, images, index, Record(left_out=left_out[job.table][index]))
-        scored = {job: [index for index in indices if not left_out[job.table][index]] for job, indices in todo.items()}
-        for job, indices in scored.items():
-            if job.method is None and indices:
+            if job.method is None:
                 rows = job.table.score_own(job.own_row, images.subset(indices))
-                for index, of_image in zip(indices, rows, strict=True):
-                    self._write(job, images, index, Record(of_image))
-        for method in dict.fromkeys(job.method for job in scored if job.method is not None):
-            self._score(method, {job: indices for job, indices in scored.items() if job.method is method}, images)
+                self._write_rows(job, images, indices, rows)
+        asks = {table: _asked(table, images) for table in {job.table for job in todo if job.method is not None}}
+        for jobs in _by_method(todo):
+            self._score(jobs, images, asks)
+
+    def _skip(self, names: Sequence[str]) -> None:
+        """Write down the images that could not be read."""
+        for key, job in self.distinct.items():
+            for name in names:
+                if name in self.chosen[job.table] and not self.records.is_done(key, name, UNREADABLE):
+                    self.records.add(key, name, UNREADABLE, Record(left_out=UNREADABLE))
 
     def _todo(self, images: Images) -> dict[Job, list[int]]:
         """For each job the images that it lacks."""
@@ -119,57 +123,62 @@ class Evaluation(LightningModule):
                 for index, name in enumerate(images.names)
                 if name in self.chosen[job.table] and not self.records.is_done(key, name, content[index])
             ]
-            for job, key in self.keys.items()
+            for key, job in self.distinct.items()
         }
         return {job: indices for job, indices in lacking.items() if indices}
 
-    def _score(self, method: NamedMethod, jobs: dict[Job, list[int]], images: Images) -> None:
+    def _sort_out(self, todo: dict[Job, list[int]], images: Images) -> dict[Job, list[int]]:
+        """Write down the images that a table has no place for; the others remain to be scored."""
+        reasons = {table: table.left_out(images) for table in {job.table for job in todo}}
+        remaining = {}
+        for job, indices in todo.items():
+            why = reasons[job.table]
+            for index in indices:
+                if why[index]:
+                    self._write(job, images, index, Record(left_out=why[index]))
+            remaining[job] = [index for index in indices if not why[index]]
+        return {job: indices for job, indices in remaining.items() if indices}
+
+    def _score(self, jobs: dict[Job, list[int]], images: Images, asks: dict[Table, Tensor]) -> None:
         """All rows of one method, from one call for maps."""
-        asks = {job.table: job.table.asks(images) for job in jobs if job.table.wants_maps}
         wanted = nobody(images)
         for job, indices in jobs.items():
-            if job.table.wants_maps:
-                wanted[indices] |= asks[job.table][indices]
-        maps, failed = self.maps(method, images, wanted)
+            wanted[indices] |= asks[job.table][indices]
+        method = next(iter(jobs)).method
+        assert method is not None  # see `_by_method`
+        maps, failures = self.maps(method, images, wanted)
         for job, indices in jobs.items():
-            self._score_job(job, indices, images, maps, asks.get(job.table), failed)
+            asked = asks[job.table]
+            # Only the maps that this table asked for: its scores must not depend on what others want.
+            failed = {index: reason for (index, target), reason in failures.items() if asked[index, target]}
+            for index in indices:
+                if index in failed:
+                    self._write(job, images, index, Record(failed=failed[index]))
+            rest = [index for index in indices if index not in failed]
+            if rest:
+                self._attempt(job, rest, images, maps, asked)
 
-    def _score_job(
-        self,
-        job: Job,
-        indices: list[int],
-        images: Images,
-        maps: ClassMaps,
-        asks: Tensor | None,
-        failed: dict[int, str],
-    ) -> None:
-        assert job.method is not None
-        if asks is not None:
-            for index in set(indices) & failed.keys():
-                self._fail(job, images, index, failed[index])
-            indices = [index for index in indices if index not in failed]
-        if indices:
-            self._attempt(job, indices, images, maps, nobody(images) if asks is None else asks)
-
-    def _attempt(self, job: Job, indices: list[int], images: Images, maps: ClassMaps, asks: Tensor) -> None:
+    def _attempt(self, job: Job, indices: list[int], images: Images, maps: ClassMaps, asked: Tensor) -> None:
         """Score images together; if the method fails in a table that calls it, one by one."""
         assert job.method is not None
         try:
-            rows = job.table.score(images.subset(indices), maps.select(asks, indices), job.method)
+            rows = job.table.score(images.subset(indices), maps.select(asked, indices), job.method)
         except Exception as error:
             if not job.table.calls_methods:
                 raise
-            if len(indices) == 1:
-                self._fail(job, images, indices[0], reason_of(error))
-            else:
-                for index in indices:
-                    self._attempt(job, [index], images, maps, asks)
+            reason = reason_of(error)  # the error itself, with all tensors of its frames, is let go before the retry
+        else:
+            self._write_rows(job, images, indices, rows)
             return
+        if len(indices) == 1:
+            self._write(job, images, indices[0], Record(failed=reason))
+        else:
+            for index in indices:
+                self._attempt(job, [index], images, maps, asked)
+
+    def _write_rows(self, job: Job, images: Images, indices: list[int], rows: list[list[Row]]) -> None:
         for index, of_image in zip(indices, rows, strict=True):
             self._write(job, images, index, Record(of_image))
-
-    def _fail(self, job: Job, images: Images, index: int, reason: str) -> None:
-        self._write(job, images, index, Record(failed=reason))
 
     def _write(self, job: Job, images: Images, index: int, record: Record) -> None:
         self.records.add(self.keys[job], images.names[index], images.content_keys[index], record)
@@ -181,7 +190,7 @@ class Evaluation(LightningModule):
 
     def scores(self, job: Job) -> MethodScores:
         """What is known of a job."""
-        kept = self.records.of(self.keys[job], [name for name in self.image_ids if name in self.chosen[job.table]])
+        kept = self._kept(job)
         return MethodScores(
             job.name,
             {name: record.rows for name, record in kept if not record.failed and not record.left_out},
@@ -190,10 +199,29 @@ class Evaluation(LightningModule):
         )
 
     def left_out(self, table: Table) -> Counter[str]:
-        """How many images the table has no place for, by reason."""
-        job = next(job for job in self.jobs if job.table is table)
-        reasons = [record.left_out for _, record in self.records.of(self.keys[job], self.image_ids)]
-        return Counter(reason for reason in reasons if reason)
+        """How many images the table has no place for, by reason; an image counts once, not for each row."""
+        for job in self.jobs:
+            if job.table is table:
+                return Counter(record.left_out for _, record in self._kept(job) if record.left_out)
+        return Counter()  # a table without rows
+
+    def _kept(self, job: Job) -> list[tuple[str, Record]]:
+        """The records of the images that the table is made of, in order."""
+        return self.records.of(self.keys[job], [name for name in self.image_ids if name in self.chosen[job.table]])
+
+
+def _asked(table: Table, images: Images) -> Tensor:
+    """The maps that a table is to be handed, bool [B,C]."""
+    return table.asks(images) if table.wants_maps else nobody(images)
+
+
+def _by_method(todo: dict[Job, list[int]]) -> list[dict[Job, list[int]]]:
+    """The jobs of each method together: of all whose maps are equal, though tables may have built their own."""
+    groups: dict[str, dict[Job, list[int]]] = {}
+    for job, indices in todo.items():
+        if job.method is not None:
+            groups.setdefault(job.method.key, {})[job] = indices
+    return list(groups.values())
 
 
 def _evenly(names: Sequence[str], limit: int | None) -> set[str]:

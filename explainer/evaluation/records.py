@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf, nextafter
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Records:
         """Read what all processes have written; of several lines for the same image the latest counts."""
         self._known.clear()
         for file in sorted(self.folder.glob("rank*.jsonl")):
-            for line in file.read_text(encoding="utf-8").splitlines():
+            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
                 self._take(line)
 
     def _take(self, line: str) -> None:
@@ -67,7 +68,9 @@ class Records:
 
     def add(self, job: str, image: str, content: str, record: Record) -> None:
         """Write a record down."""
-        when = time.time()
+        earlier = self._known.get((job, image))
+        # Clocks differ, and are set back; the record must count as later than the one it replaces nevertheless.
+        when = time.time() if earlier is None else max(time.time(), nextafter(earlier[0], inf))
         self._known[job, image] = when, content, record
         line = json.dumps([when, job, image, content, record.rows, record.failed, record.left_out])
         self.folder.mkdir(parents=True, exist_ok=True)
