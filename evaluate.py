@@ -33,6 +33,7 @@ from explainer.evaluation.records import MethodScores, Row
 from explainer.evaluation.tables import SplitFacts, Table
 from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation, ablation_rows
+from explainer.evaluation.tables.base import Files
 from explainer.explanandum import ClassifierCard, Explanandum, OutputKind, open_explanandum
 from explainer.machine import MachineOptions, make_trainer, precision_of
 from explainer.network import Explainer
@@ -313,47 +314,53 @@ def flat(groups: dict[Table, list[Job]]) -> list[Job]:
 
 
 def report(
-    evaluation: Evaluation,
-    rows: dict[Table, list[Job]],
-    ablated: Ablated,
-    skipped: dict[str, str],
-    output: Path,
+    evaluation: Evaluation, rows: dict[Table, list[Job]], ablated: Ablated, skipped: dict[str, str], output: Path
 ) -> None:
-    """Write all files, print the main ones, and say what is missing."""
+    """Write all files, print the main ones, and say what is missing.
+
+    Raises:
+        ValueError: if not a single score is there.
+    """
     write_whole(output / "environment.txt", environment())
-    failures: list[Row] = []
-    for table, jobs in rows.items():
-        scores = [evaluation.scores(job) for job in jobs]
-        left_out = evaluation.left_out(table)
-        if any(one.rows for one in scores):
-            files = table.summarise(scores)
-            write_files(files, output)
-            write_scores(table.name, scores, output)
-            print(f"\n{table.name}\n\n{markdown(files[table.name])}")
-        else:
-            print(f"\n{table.name}: no image could be scored.")
-        if left_out:
-            print("Not in the table: " + ", ".join(f"{count} {why}" for why, count in left_out.items()) + ".")
-        failures += [
-            {"table": table.name, "method": one.method, "image": image, "reason": reason}
-            for one in scores
-            for image, reason in one.failed.items()
-        ]
-    found = [
-        row
+    scores = {table: [evaluation.scores(job) for job in jobs] for table, jobs in rows.items()}
+    for table, of_table in scores.items():
+        report_table(table, of_table, evaluation.left_out(table), output)
+    variants = [
+        (ablation, {table: [evaluation.scores(job) for job in jobs] for table, jobs in groups.items()})
         for ablation, groups in ablated
-        for row in ablation_rows(
-            ablation, {table: [evaluation.scores(job) for job in jobs] for table, jobs in groups.items()}
-        )
     ]
-    if found:
-        write_files({ABLATION: found}, output)
-        print(f"\n{ABLATION}\n\n{markdown(found)}")
-    report_failures(failures, output)
+    write_and_print(ABLATION, {ABLATION: [row for one in variants for row in ablation_rows(*one)]}, output)
+    everything = [
+        (table.name, one)
+        for group in (scores, *(groups for _, groups in variants))
+        for table in group
+        for one in group[table]
+    ]
+    report_failures(everything, output)
     write_figures(output)
     for reason in skipped.values():
         print(f"Skipped: {reason}")
+    if not any(one.rows for _, one in everything):
+        raise ValueError("No image could be scored; the lines above say why. Choose another --split or other --tables.")
     print(f"Written to {output}")
+
+
+def report_table(table: Table, scores: list[MethodScores], left_out: Counter[str], output: Path) -> None:
+    """A table's files, and what it has no place for."""
+    if any(one.rows for one in scores):
+        write_and_print(table.name, table.summarise(scores), output)
+        write_scores(table.name, scores, output)
+    else:
+        print(f"\n{table.name}: no image could be scored.")
+    if left_out:
+        print("Not in the table: " + ", ".join(f"{count} {why}" for why, count in left_out.items()) + ".")
+
+
+def write_and_print(name: str, files: Files, output: Path) -> None:
+    """All files, and the main one on the console."""
+    write_files(files, output)
+    if files[name]:
+        print(f"\n{name}\n\n{markdown(files[name])}")
 
 
 def write_scores(name: str, scores: Sequence[MethodScores], output: Path) -> None:
@@ -369,8 +376,13 @@ def write_scores(name: str, scores: Sequence[MethodScores], output: Path) -> Non
     )
 
 
-def report_failures(failures: list[Row], output: Path) -> None:
+def report_failures(scores: Sequence[tuple[str, MethodScores]], output: Path) -> None:
     """Which methods failed on which images, and why."""
+    failures: list[Row] = [
+        {"table": name, "method": one.method, "image": image, "reason": reason}
+        for name, one in scores
+        for image, reason in one.failed.items()
+    ]
     write_files({"failures": failures}, output)
     if failures:
         print(f"{len(failures)} score(s) are missing because a method failed, for example:")

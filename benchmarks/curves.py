@@ -4,7 +4,8 @@
 
 Both curves of a batch are one call: S + 1 images each for every image, in chunks of several. Its passes are recorded
 once, and the floor repeats them on random images, in the same batch sizes, layout and precision. On top of it the call
-sorts each map's pixels, makes the baseline image, mixes the two images, and reads off the target's probability.
+sorts each map's pixels and makes the baseline image, both once, mixes the two images at every point, and reads off the
+target's probability.
 
 Curves and floor take turns; seconds are medians over the rounds, the ratio is the median of the rounds' ratios. Weights
 and maps are random, the images photographs.
@@ -29,7 +30,7 @@ from methods import (  # lies beside this file, whose folder is the first that P
 from torch import Tensor
 
 from explainer.explanandum import Explanandum
-from explainer.metrics.curves import CurveOptions, deletion_curve, insertion_curve
+from explainer.metrics.curves import CurveOptions, insertion_deletion_curves
 
 
 def measure(explanandum: Explanandum, step: float, options: argparse.Namespace, *, bf16: bool) -> list[Row]:
@@ -39,8 +40,8 @@ def measure(explanandum: Explanandum, step: float, options: argparse.Namespace, 
     target = torch.arange(options.batch, device=device) % explanandum.num_classes
     attribution = torch.rand(image[:, 0].shape, device=device)
 
-    def both() -> list[Tensor]:
-        return [curve(explanandum, image, attribution, target, curves) for curve in (insertion_curve, deletion_curve)]
+    def both() -> tuple[Tensor, Tensor]:
+        return insertion_deletion_curves(explanandum, image, attribution, target, curves, curves)
 
     with torch.autocast(device, torch.bfloat16, enabled=bf16):  # the precision plugin's context
         ours = Contender.watched(explanandum.model, both, device)

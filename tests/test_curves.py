@@ -11,6 +11,7 @@ from torch import nn
 from toy_models import SIZE, SmallNet, card, freeze
 
 from explainer.attribution.perturb import gaussian_blur
+from explainer.metrics import curves as module
 from explainer.metrics.curves import (
     CurveOptions,
     DeletionAUC,
@@ -22,6 +23,7 @@ from explainer.metrics.curves import (
     deletion_curve,
     importance_ranks,
     insertion_curve,
+    insertion_deletion_curves,
     over_all,
 )
 
@@ -262,6 +264,29 @@ def test_a_flat_map_does_not_win_where_index_order_would():
     assert (flat - random.mean()).abs() < 4 * random.std()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
+@pytest.mark.parametrize("size", [12, 192])  # large enough for a radix sort
+def test_ranks_are_those_of_a_stable_sort_for_values_of_any_sign_size_and_kind(dtype, size):
+    spread = torch.randn(2, size, size, generator=torch.Generator().manual_seed(3)).double()
+    maps = (spread * 4).round().mul(0.75 * 10 ** (spread.flip(0) * 2).round()).to(dtype)
+    maps[0, 0] = torch.tensor([-0.0, 0.0, 1.0]).to(dtype).repeat(size // 3)
+    shuffle = torch.randperm(size**2, generator=torch.Generator().manual_seed(5))
+    order = shuffle[maps.flatten(1)[:, shuffle].sort(dim=1, descending=True, stable=True).indices]
+    by_rank = importance_ranks(maps, seed=5).flatten(1).gather(1, order)
+    assert torch.equal(by_rank, torch.arange(size**2, dtype=torch.int32).expand(2, -1))
+
+
+def test_values_that_only_float64_can_tell_apart_are_in_order():
+    maps = 1 + torch.arange(12, dtype=torch.float64).view(1, 3, 4) * 1e-14
+    assert importance_ranks(maps).flatten().tolist() == list(range(11, -1, -1))
+
+
+def test_an_order_that_was_drawn_in_inference_mode_serves_maps_with_gradients():
+    with torch.inference_mode():
+        expected = importance_ranks(torch.zeros(1, 5, 11))
+    assert torch.equal(importance_ranks(torch.zeros(1, 5, 11, requires_grad=True)), expected)
+
+
 # Steps
 
 
@@ -348,6 +373,91 @@ def test_the_size_of_a_chunk_changes_nothing_and_is_never_exceeded(curve):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
         assert max(batches) <= size
         assert sum(batches) == 5 * 21, "No pass beyond those of the curve."
+
+
+@both_curves
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_classifier_sees_the_images_memory_format(curve, layout):
+    explanandum, image = smooth_case()
+    expected, formats = curve(explanandum, image, noise(3, SIZE, SIZE), TARGET), set()
+    explanandum.model.register_forward_pre_hook(lambda _module, inputs: formats.add(inputs[0].stride()))
+    found = curve(explanandum, image.contiguous(memory_format=layout), noise(3, SIZE, SIZE), TARGET)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert formats == {image.contiguous(memory_format=layout).stride()}
+
+
+@both_curves
+def test_images_that_are_a_part_of_larger_ones_give_the_same_curve(curve):
+    explanandum, large = freeze(SmallNet()), images(3, SIZE + 4)
+    maps = noise(3, SIZE, SIZE)
+    for part in (large[..., 1:-3, 2:-2], large.contiguous(memory_format=torch.channels_last)[..., 1:-3, 2:-2]):
+        expected = curve(explanandum, part.contiguous(), maps, TARGET)
+        torch.testing.assert_close(curve(explanandum, part, maps, TARGET), expected, rtol=1e-5, atol=1e-6)
+
+
+@both_curves
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_images_of_another_precision_change_by_the_same_pixels(curve, dtype):
+    """More pixels than these floats can count."""
+    size, points = 80, changed_pixels(0.07, 80**2)
+    explanandum = linear(size)
+    image = images(1, size).clamp(min=0.1).to(dtype)
+    curve(explanandum, image, noise(1, size, size), TARGET[:1], CurveOptions(step=0.07, baseline="zero"))
+    seen, ranks = torch.cat(explanandum.model.seen), importance_ranks(noise(1, size, size))
+    changed = ranks < torch.tensor(points)[:, None, None]
+    kept = changed if curve is insertion_curve else ~changed
+    assert seen.dtype == dtype
+    assert torch.equal(seen, image * kept[:, None])
+
+
+# Both curves at once
+
+PAIRS = {
+    "same": (CurveOptions(0.1), CurveOptions(0.1)),
+    "baseline": (CurveOptions(0.1, "blur"), CurveOptions(0.1, "zero")),
+    "blur": (CurveOptions(0.1, sigma=9.0), CurveOptions(0.1, kernel_size=7)),
+    "seed": (CurveOptions(0.1, seed=2), CurveOptions(0.1, seed=3)),
+    "step and score": (CurveOptions(0.3, score="softmax"), CurveOptions(100)),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=list(PAIRS))
+@pytest.mark.parametrize("count", [0, 3, 40])  # also more images than are in a chunk
+def test_both_curves_at_once_are_exactly_the_two_alone(pair, count):
+    explanandum, image, maps = freeze(SmallNet()), images(count), (noise(count, SIZE, SIZE) * 5).floor()
+    target = torch.arange(count) % 3
+    found = insertion_deletion_curves(explanandum, image, maps, target, *pair)
+    for one, curve, options in zip(found, CURVES.values(), pair, strict=True):
+        assert torch.equal(one, curve(explanandum, image, maps, target, options))
+
+
+@pytest.mark.parametrize(
+    ("name", "sorts", "blurs"),
+    [("same", 1, 1), ("baseline", 1, 1), ("blur", 1, 2), ("seed", 2, 1), ("step and score", 1, 1)],
+)
+def test_what_both_curves_share_is_made_once(name, sorts, blurs, monkeypatch):
+    made = []
+
+    def counted(function):
+        return lambda *arguments: (made.append(function), function(*arguments))[1]
+
+    monkeypatch.setattr(module, "importance_ranks", counted(importance_ranks))
+    monkeypatch.setattr(module, "gaussian_blur", counted(gaussian_blur))
+    insertion_deletion_curves(freeze(SmallNet()), images(), noise(3, SIZE, SIZE), TARGET, *PAIRS[name])
+    assert [made.count(function) for function in (importance_ranks, gaussian_blur)] == [sorts, blurs]
+
+
+def test_of_two_chunk_sizes_the_smaller_one_counts():
+    explanandum, image = smooth_case()
+    maps, batches = noise(3, SIZE, SIZE), []
+    expected = insertion_deletion_curves(explanandum, image, maps, TARGET)
+    explanandum.model.register_forward_pre_hook(lambda _module, inputs: batches.append(len(inputs[0])))
+    found = insertion_deletion_curves(
+        explanandum, image, maps, TARGET, CurveOptions(chunk_size=50), CurveOptions(chunk_size=2)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert max(batches) == 2
+    assert sum(batches) == 3 * 2 * 101
 
 
 def test_no_image_gives_no_curve():

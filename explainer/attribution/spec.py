@@ -1,7 +1,6 @@
 """Methods named on a command line: `name` or `name:option=value,option=value`."""
 
 import inspect
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,6 @@ from explainer.explanandum import Explanandum
 
 RESOURCES = ("explanandum", "network")
 """What a method is handed rather than told on the command line."""
-
-COMMA = re.compile(r",(?![^(\[]*[)\]])")
-"""Between options; not within brackets, as in `radius=[20,40]` and `base=(rise:masks=500,cells=5)`."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ def parse_method(text: str) -> MethodSpec:
     name, _, rest = text.partition(":")
     known = options_of(name)
     options = {}
-    for item in filter(None, COMMA.split(rest)):
+    for item in split_options(rest):
         key, equals, value = item.partition("=")
         if not equals or key not in known:
             raise ValueError(
@@ -59,6 +55,26 @@ def parse_method(text: str) -> MethodSpec:
             )
         options[key] = value[1:-1] if value.startswith("(") and value.endswith(")") else _value(value)
     return MethodSpec(name, options)
+
+
+def split_options(text: str) -> list[str]:
+    """Parts between commas; not those within brackets, as in `radius=[20,40]` and `base=(rise:masks=500,cells=[5,5])`.
+
+    Raises:
+        ValueError: for brackets that don't match.
+    """
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if depth < 0:
+            break
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if depth:
+        raise ValueError(f"The brackets of '{text}' don't match; close each that is opened.")
+    return [part for part in parts if part]
 
 
 def _value(text: str) -> Any:

@@ -43,7 +43,7 @@ TABLES: dict[str, type[Table]] = {
 
 @dataclass
 class TableOptions:
-    """The options of every table, by its name."""
+    """The options of the tables, by their names; the shortcut table's only one is the data set's (see `Setting`)."""
 
     segmentation: SegmentationOptions = field(default_factory=SegmentationOptions)
     masking: MaskingOptions = field(default_factory=MaskingOptions)
@@ -79,8 +79,11 @@ def make_table(name: str, options: TableOptions, setting: Setting) -> Table:
     """A table by its name.
 
     Raises:
-        ValueError: if it can't be made of the split; the message says why.
+        ValueError: for an unknown name, for classes that the classifier does not have, and if it can't be made of the
+            split; the message says why.
     """
+    if name not in TABLES:
+        raise ValueError(f"Unknown table '{name}'; choose one of: {', '.join(TABLES)}.")
     table = _make(name, options, setting)
     reason = "" if table is None else table.unsuited(setting.split)
     if table is None or reason:

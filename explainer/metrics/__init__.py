@@ -23,6 +23,7 @@ from explainer.metrics.curves import (
     deletion_curve,
     importance_ranks,
     insertion_curve,
+    insertion_deletion_curves,
     over_all,
 )
 from explainer.metrics.masking import (
@@ -78,6 +79,7 @@ __all__ = [
     "deletion_curve",
     "importance_ranks",
     "insertion_curve",
+    "insertion_deletion_curves",
     "mass_shares",
     "masked_probabilities",
     "masking_matrix",

@@ -6,8 +6,8 @@ that the map calls important first. A curve has a point before the first step an
 N images, each with a map and a target; n points of one chunk; C classes, H×W pixels.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache, partial
 from math import ceil
 from typing import Any, Literal, get_args
 
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from explainer.attribution.perturb import ChunkSize, class_scores, gaussian_blur, masked_logits, resolved_chunk_size
+from explainer.attribution.perturb import ChunkSize, class_scores, gaussian_blur, like, resolved_chunk_size
 from explainer.explanandum import Explanandum
+from explainer.masking import at_least_float32
 
 Baseline = Literal["blur", "zero", "black"]
 Score = Literal["own", "softmax"]
@@ -78,16 +79,34 @@ def importance_ranks(attribution: Tensor, seed: int = 0) -> Tensor:
     all maps, batches and devices.
 
     Args:
-        attribution: maps [N,H,W], of which only the order of the values matters.
+        attribution: finite maps [N,H,W], of which only the order of the values matters.
         seed: of that draw.
     """
-    values = attribution.flatten(1)
-    count = values.shape[1]
-    shuffle = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(values.device)
-    shuffled = values[:, shuffle] + 0.0  # a radix sort would tell -0 from 0
-    order = shuffle[shuffled.argsort(dim=1, descending=True, stable=True)]
-    places = torch.arange(count, dtype=torch.int32, device=values.device).expand_as(order)
-    return torch.empty_like(order, dtype=torch.int32).scatter_(1, order, places).view(attribution.shape)
+    values = at_least_float32(attribution.detach().flatten(1))
+    shuffle = _shuffle(values.shape[1], seed).to(values.device)
+    places = torch.arange(len(shuffle), dtype=torch.int32, device=values.device)
+    ranks = torch.empty(values.shape, dtype=torch.int32, device=values.device)
+    # One by one: a CPU sorts only single rows of integers by radix, nine times as fast as it sorts floats. And
+    # index_select and gather take a fifth of the time of square brackets.
+    for row, keys in zip(ranks, _descending(values.index_select(1, shuffle)), strict=True):
+        row.scatter_(0, shuffle.gather(0, keys.argsort(stable=True)), places)
+    return ranks.view(attribution.shape)
+
+
+@lru_cache(maxsize=8)
+def _shuffle(count: int, seed: int) -> Tensor:
+    """The drawn order of `count` pixels of the same value, long, on the CPU; not to be written to."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def _descending(values: Tensor) -> Tensor:
+    """Integers of the values' width, the smaller the larger the value; equal for equal values.
+
+    The bits of a float, read as an integer, are ordered as the floats are, only that negative ones run backwards.
+    """
+    wide = values.dtype == torch.float64
+    bits = (values + 0.0).view(torch.int64 if wide else torch.int32)  # -0 becomes 0, whose bits differ
+    return ~(bits ^ ((bits >> (63 if wide else 31)) & torch.iinfo(bits.dtype).max))
 
 
 def baseline_image(explanandum: Explanandum, image: Tensor, options: CurveOptions) -> Tensor:
@@ -97,7 +116,7 @@ def baseline_image(explanandum: Explanandum, image: Tensor, options: CurveOption
     if options.baseline == "zero":
         return torch.zeros_like(image)
     mean, std = (image.new_tensor(value)[:, None, None] for value in (explanandum.card.mean, explanandum.card.std))
-    return (-mean / std).expand_as(image)
+    return torch.empty_like(image).copy_(-mean / std)
 
 
 def insertion_curve(
@@ -119,7 +138,7 @@ def insertion_curve(
     Raises:
         ValueError: if a map holds NaN or infinity, or maps and images differ in size.
     """
-    return _curve(explanandum, image, attribution, target, options or CurveOptions(), keeps=torch.lt)
+    return _curves(explanandum, image, attribution, target, insertion=options or CurveOptions())[0]
 
 
 def deletion_curve(
@@ -130,36 +149,101 @@ def deletion_curve(
     Arguments, errors and result as for `insertion_curve`, only that the first column is for the image itself and the
     last for the baseline image.
     """
-    return _curve(explanandum, image, attribution, target, options or CurveOptions(), keeps=torch.ge)
+    return _curves(explanandum, image, attribution, target, deletion=options or CurveOptions())[0]
 
 
-@torch.no_grad()
-def _curve(
+def insertion_deletion_curves(
     explanandum: Explanandum,
     image: Tensor,
     attribution: Tensor,
     target: Tensor,
-    options: CurveOptions,
-    keeps: Callable[[Tensor, Tensor], Tensor],
-) -> Tensor:
-    """The curve [N,S+1] of images that keep the pixels where keeps(rank, number of changed pixels)."""
+    insertion: CurveOptions | None = None,
+    deletion: CurveOptions | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Both curves, for which the pixels are sorted once, and blurred once where both want the same baseline image.
+
+    Arguments, errors and results as for `insertion_curve` and `deletion_curve`, each with its own options; of two
+    chunk sizes the smaller one counts.
+    """
+    options = {"insertion": insertion or CurveOptions(), "deletion": deletion or CurveOptions()}
+    inserted, deleted = _curves(explanandum, image, attribution, target, **options)
+    return inserted, deleted
+
+
+@torch.no_grad()
+def _curves(
+    explanandum: Explanandum, image: Tensor, attribution: Tensor, target: Tensor, **wanted: CurveOptions
+) -> list[Tensor]:
+    """The curves [N,S+1] that are wanted, each by its name: insertion, deletion."""
     _check(image, attribution)
-    points = changed_pixels(options.step, image.shape[-2] * image.shape[-1])
-    changed = torch.tensor(points, dtype=torch.int32, device=image.device)
-    limit = resolved_chunk_size(options.chunk_size, image)
-    curves = [torch.zeros(0, len(changed), device=image.device)]
-    # Groups, since masked_logits takes all images of a batch at once, however few the chunk_size allows.
+    points = [changed_pixels(options.step, image.shape[-2] * image.shape[-1]) for options in wanted.values()]
+    curves = [[torch.zeros(0, len(each), device=image.device)] for each in points]
+    limit = min(resolved_chunk_size(options.chunk_size, image) for options in wanted.values())
+    room = _room(image, min(limit, len(image) * max(map(len, points))))
+    # A chunk holds all images of a group, which is why the group has no more than fit into a chunk.
     for first in range(0, len(image), limit):
         group = slice(first, first + limit)
-        part, ranks = image[group], importance_ranks(attribution[group], options.seed)
+        part = image[group]
+        ranks = cache(partial(_channel_ranks, part, attribution[group]))
+        baseline = cache(partial(baseline_image, explanandum, part))
+        for curve, (name, options) in zip(curves, wanted.items(), strict=True):
+            blank = baseline(_for_baseline(options))
+            ends = (blank, part) if name == "insertion" else (part, blank)
+            curve.append(_path(explanandum, *ends, ranks(options.seed), target[group], options, room))
+    return [torch.cat(curve) for curve in curves]
 
-        def masks(start: int, stop: int, ranks: Tensor = ranks) -> Tensor:
-            return keeps(ranks[:, None], changed[start:stop, None, None])
 
-        baseline = baseline_image(explanandum, part, options)
-        chunks = masked_logits(explanandum, part, masks, len(changed), baseline, limit)
-        curves.append(torch.cat([_scores(explanandum, logits, target[group], options) for _, logits in chunks], dim=1))
-    return torch.cat(curves)
+def _for_baseline(options: CurveOptions) -> CurveOptions:
+    """The options as far as the baseline image depends on them: equal ones give the same image."""
+    return CurveOptions(baseline=options.baseline, kernel_size=options.kernel_size, sigma=options.sigma)
+
+
+def _room(image: Tensor, count: int) -> Tensor:
+    """Memory for `count` images like these, [count,3,H,W]; one for all chunks, since fresh memory costs time."""
+    last = image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty((count, *image.shape[1:]), dtype=image.dtype, device=image.device, memory_format=layout)
+
+
+def _channel_ranks(image: Tensor, attribution: Tensor, seed: int) -> Tensor:
+    """The ranks of the pixels for each of the images' channels, [N,3,H,W], in the images' memory format.
+
+    In float32, which counts exactly up to 2^24, the pixels of 4096 × 4096.
+    """
+    return like(image, importance_ranks(attribution, seed).float()[:, None].expand_as(image))
+
+
+def _path(
+    explanandum: Explanandum,
+    start: Tensor,
+    end: Tensor,
+    ranks: Tensor,
+    target: Tensor,
+    options: CurveOptions,
+    room: Tensor,
+) -> Tensor:
+    """Probabilities [N,S+1] of the targets while images `start` turn into `end`, the pixels of the lowest ranks first.
+
+    Args:
+        explanandum: the classifier.
+        start: [N,3,H,W].
+        end: likewise.
+        ranks: of `_channel_ranks`.
+        target: long [N].
+        options: for the steps and the score.
+        room: of `_room`, for N images at least; each pass takes as many as fit.
+    """
+    changed = ranks.new_tensor(changed_pixels(options.step, ranks[0, 0].numel()))
+    shape = (len(start), -1)
+    columns = []
+    for points in changed.split(len(room) // len(start)):
+        inputs = room[: len(start) * len(points)]
+        mixed = inputs.unflatten(0, shape)
+        # What both steps read and write has one dtype and one layout, else they would take four times as long.
+        torch.lt(ranks[:, None], points[:, None, None, None], out=mixed)  # 1 where the pixel has changed, else 0
+        torch.lerp(start[:, None], end[:, None], mixed, out=mixed)
+        columns.append(_scores(explanandum, explanandum(inputs).unflatten(0, shape), target, options))
+    return torch.cat(columns, dim=1)
 
 
 def _check(image: Tensor, attribution: Tensor) -> None:

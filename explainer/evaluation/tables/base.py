@@ -56,12 +56,14 @@ class Table(ABC):
         extra_methods: methods that the table shows besides those asked for.
         own_rows: rows that need no method.
         wants_maps: False for a table that takes no maps but calls the method by itself.
+        version: of the way in which it scores; another one makes kept scores invalid.
         calls_methods: whether it calls methods in `score`, so that their errors may come from there.
     """
 
     name: ClassVar[str]
     extra_methods: ClassVar[tuple[str, ...]] = ()
     own_rows: ClassVar[tuple[str, ...]] = ()
+    version: ClassVar[int] = 1
     wants_maps: ClassVar[bool] = True
     calls_methods: ClassVar[bool] = False
 
@@ -72,7 +74,7 @@ class Table(ABC):
     @property
     def key(self) -> str:
         """Equal for tables that score alike."""
-        return digest(self.name, None if self.options is None else asdict(self.options))
+        return digest(self.name, self.version, None if self.options is None else asdict(self.options))
 
     @property
     def limit(self) -> int | None:
@@ -107,7 +109,14 @@ class Table(ABC):
 
     @abstractmethod
     def summarise(self, scores: Sequence[MethodScores]) -> Files:
-        """All scores -> the table's files."""
+        """All scores -> the table's files; the first is named as the table."""
+
+    def main_rows(self, scores: Sequence[MethodScores]) -> list[Row]:
+        """The table's main numbers: one row for each of `scores`, in their order; None where there is none.
+
+        Tables override this where their first file has several rows a method, or to save the work for the others.
+        """
+        return self.summarise(scores)[self.name]
 
     def class_name(self, index: int) -> str:
         """Of the explanandum's classes."""
@@ -120,6 +129,16 @@ def grouped(values: Sequence[Row], image_index: Tensor, images: int) -> list[lis
     for row, index in zip(values, image_index.tolist(), strict=True):
         found[index].append(row)
     return found
+
+
+def at_least(option: str, value: float, least: float) -> None:
+    """An option must not be smaller.
+
+    Raises:
+        ValueError: if it is; said before the first image, not after it.
+    """
+    if not value >= least:  # also if NaN
+        raise ValueError(f"{option} is {value}; give at least {least}.")
 
 
 def columns(**values: Tensor) -> list[Row]:

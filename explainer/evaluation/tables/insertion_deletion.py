@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from explainer.attribution.perturb import checked_blur
 from explainer.evaluation.images import Images
 from explainer.evaluation.maps import ClassMaps
 from explainer.evaluation.measures import columns_of, differences, mean_of, summary
@@ -25,8 +26,7 @@ from explainer.metrics.curves import (
     Score,
     auc,
     curve_fractions,
-    deletion_curve,
-    insertion_curve,
+    insertion_deletion_curves,
     over_all,
 )
 
@@ -67,6 +67,7 @@ class InsertionDeletionOptions:
         """Refuse what would only fail after the first images."""
         self.curve(self.insertion_from)
         self.curve(self.deletion_to)
+        checked_blur(self.kernel_size, self.sigma)
 
 
 class InsertionDeletionTable(Table):
@@ -97,11 +98,9 @@ class InsertionDeletionTable(Table):
 
     def score(self, images: Images, maps: ClassMaps, row: NamedMethod) -> list[list[Row]]:
         """A row for each class, with both curves."""
-        image, options = images.image[maps.image_index], self.options
-        inserted = insertion_curve(
-            self.explanandum, image, maps.maps, maps.target, options.curve(options.insertion_from)
-        )
-        deleted = deletion_curve(self.explanandum, image, maps.maps, maps.target, options.curve(options.deletion_to))
+        image, curve = images.image[maps.image_index], self.options.curve
+        both = curve(self.options.insertion_from), curve(self.options.deletion_to)
+        inserted, deleted = insertion_deletion_curves(self.explanandum, image, maps.maps, maps.target, *both)
         insertion, deletion = auc(inserted, self.fractions), auc(deleted, self.fractions)
         values = zip(
             maps.target.tolist(),
@@ -114,10 +113,14 @@ class InsertionDeletionTable(Table):
             one |= {"insertion_curve": packed(curves[0]), "deletion_curve": packed(curves[1])}
         return grouped(rows, maps.image_index, len(images))
 
+    def main_rows(self, scores: Sequence[MethodScores]) -> list[Row]:
+        """The areas."""
+        return summary(scores, MEASURES)
+
     def summarise(self, scores: Sequence[MethodScores]) -> Files:
         """Areas, mean curves, and how methods differ."""
         return {
-            self.name: summary(scores, MEASURES),
+            self.name: self.main_rows(scores),
             "insertion_deletion_curves": [row for one in scores if one.rows for row in self._curves(one)],
             "insertion_deletion_differences": differences(scores, MEASURES),
         }

@@ -39,6 +39,12 @@ class MaskingOptions:
     classes: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = THRESHOLDS
 
+    def __post_init__(self) -> None:
+        """Refuse thresholds that no mask, or every mask, would pass."""
+        if not self.thresholds or not all(0 <= threshold < 1 for threshold in self.thresholds):
+            given = ", ".join(map(str, self.thresholds)) or "none"
+            raise ValueError(f"The masking table's thresholds are: {given}; give some in [0, 1).")
+
 
 class MaskingTable(Table):
     """What the classifier gives a class whose image is masked by the mask of this class, or of another.
@@ -52,7 +58,8 @@ class MaskingTable(Table):
         chunk_size: masked images of one pass.
 
     Raises:
-        ValueError: for a class that the classifier does not have, one that is named twice, and fewer than two.
+        ValueError: for a class that the classifier does not have, one that is named twice, one that is called `none` as
+            the column of plain images is, and fewer than two.
     """
 
     name = "masking"
@@ -66,6 +73,10 @@ class MaskingTable(Table):
             raise ValueError(
                 f"The masking table can't be made of the classes {', '.join(names) or '(none)'}: give at least two "
                 f"different ones of: {', '.join(known)}."
+            )
+        if NONE in names:
+            raise ValueError(
+                f"'{NONE}' is the masking table's column of plain images; leave the class of this name out."
             )
         self.classes = [known.index(name) for name in names]
         self.chunk_size = chunk_size
@@ -108,12 +119,15 @@ class MaskingTable(Table):
                 part = [row for rows in one.rows.values() for row in rows if row["target"] == target]
                 cells = [mean_of(column, of=_is_target(target)) for column in (NONE, *names)]
                 matrix.append({"method": one.method, "target": target, "images": len(part), **measured(one, cells)})
-        merit = [specificity(names)]
         return {
             self.name: matrix,
-            "masking_specificity": summary(scores, merit),
-            "masking_differences": differences(scores, merit),
+            "masking_specificity": self.main_rows(scores),
+            "masking_differences": differences(scores, [specificity(names)]),
         }
+
+    def main_rows(self, scores: Sequence[MethodScores]) -> list[Row]:
+        """The figure of merit."""
+        return summary(scores, [specificity(self.options.classes)])
 
 
 def _is_target(name: str) -> Callable[[Row], bool]:

@@ -74,15 +74,23 @@ class RecognitionTable(Table):
 
     def summarise(self, scores: Sequence[MethodScores]) -> Files:
         """Scores with their thresholds, and how methods differ."""
-        names = sorted({row["class"] for one in scores for row in one.flat})
-        measures = [micro(score) for score in SCORES] + [macro(score, names) for score in SCORES]
-        rows = summary(scores, measures)
+        return {self.name: self.main_rows(scores), "recognition_differences": differences(scores, measures_of(scores))}
+
+    def main_rows(self, scores: Sequence[MethodScores]) -> list[Row]:
+        """Scores with their thresholds."""
+        rows = summary(scores, measures_of(scores))
         for row in rows:
             plain = row["method"] == PLAIN
             row["threshold"] = self.options.plain_threshold if plain else self.options.masked_threshold
             if self.explanandum.card.output == "single_label":
                 row["threshold"] = None
-        return {self.name: rows, "recognition_differences": differences(scores, measures)}
+        return rows
+
+
+def measures_of(scores: Sequence[MethodScores]) -> list[Measure]:
+    """All scores, micro- and macro-averaged, over the classes that occur or are recognised by any method."""
+    names = sorted({row["class"] for one in scores for row in one.flat})
+    return [micro(score) for score in SCORES] + [macro(score, names) for score in SCORES]
 
 
 def score_of(name: str) -> Callable[[Array, Array, Array], Array]:

@@ -12,10 +12,10 @@ from torch import Tensor
 from explainer.attribution import AttributionMethod
 from explainer.evaluation.images import Images
 from explainer.evaluation.maps import ClassMaps
-from explainer.evaluation.measures import mean_of, measured
+from explainer.evaluation.measures import mean_of, measured, summary
 from explainer.evaluation.methods import NamedMethod
 from explainer.evaluation.records import MethodScores, Row
-from explainer.evaluation.tables.base import Files, SplitFacts, Table
+from explainer.evaluation.tables.base import Files, SplitFacts, Table, at_least
 from explainer.explanandum import Explanandum
 from explainer.metrics.similarity import rank_correlation, structural_similarity
 from explainer.randomisation import Initialisation, cascading, independent
@@ -48,6 +48,13 @@ class SanityOptions:
     linear: bool = True
     initialisation: Initialisation = "he"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a table without images or layers."""
+        at_least("sanity.images", self.images, 1)
+        unknown = [mode for mode in self.modes if mode not in MODES]
+        if unknown or not self.modes:
+            raise ValueError(f"sanity.modes are {list(self.modes)}; choose some of: {', '.join(MODES)}.")
 
 
 class SanityTable(Table):
@@ -116,6 +123,10 @@ class SanityTable(Table):
     def summarise(self, scores: Sequence[MethodScores]) -> Files:
         """A row for each method, mode and layer."""
         return {self.name: [row for one in scores if one.rows for row in self._curve(one)]}
+
+    def main_rows(self, scores: Sequence[MethodScores]) -> list[Row]:
+        """Means over all modes and layers."""
+        return summary(scores, MEASURES)
 
     def _curve(self, scores: MethodScores) -> list[Row]:
         first = next(iter(scores.rows.values()))

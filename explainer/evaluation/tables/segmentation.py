@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import VOID
+from explainer.attribution.perturb import resolved_chunk_size
 from explainer.evaluation.images import Images
 from explainer.evaluation.maps import ClassMaps
 from explainer.evaluation.measures import differences, mean_of, measured, summary
@@ -103,9 +104,12 @@ class SegmentationTable(Table):
         if len(image) == 0:
             return []
         with torch.no_grad():
-            # Softmax also for a multi-label classifier, as in the authors' code for Eq. 9.
-            log_probabilities = self.explanandum(apply_mask(image, mask)).float().log_softmax(dim=1)
-        return columns(**agreement(mask, truth, valid), sal=saliency(mask, log_probabilities, labels))
+            # There may be many classes to an image, hence many more masks than the batch has images.
+            limit = resolved_chunk_size("auto", image)
+            parts = zip(image.split(limit), mask.split(limit), strict=True)
+            logits = torch.cat([self.explanandum(apply_mask(*part)).float() for part in parts])
+        # Softmax also for a multi-label classifier, as in the authors' code for Eq. 9.
+        return columns(**agreement(mask, truth, valid), sal=saliency(mask, logits.log_softmax(dim=1), labels))
 
     def summarise(self, scores: Sequence[MethodScores]) -> Files:
         """Merged masks, their differences, and classes."""
@@ -117,10 +121,15 @@ class SegmentationTable(Table):
             for name in names
             if (part := _only(one, name)).rows
         ]
-        files = {self.name: summary(merged, MEASURES)}
-        files["segmentation_per_class"] = per_class
-        files["segmentation_differences"] = differences(merged, MEASURES)
-        return files
+        return {
+            self.name: self.main_rows(scores),
+            "segmentation_per_class": per_class,
+            "segmentation_differences": differences(merged, MEASURES),
+        }
+
+    def main_rows(self, scores: Sequence[MethodScores]) -> list[Row]:
+        """Merged masks."""
+        return summary([_only(one, None) for one in scores], MEASURES)
 
 
 def _only(scores: MethodScores, name: str | None) -> MethodScores:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from explainer.evaluation.images import Images
 from explainer.evaluation.maps import ClassMaps
-from explainer.evaluation.measures import differences, mean_of, measured
+from explainer.evaluation.measures import differences, mean_of, summary
 from explainer.evaluation.methods import NamedMethod
 from explainer.evaluation.records import MethodScores, Row
 from explainer.evaluation.tables.base import Files, SplitFacts, Table, columns
@@ -42,6 +42,13 @@ class ShortcutTable(Table):
     `uniform` is a map that is the same everywhere: the shares of the image.
 
     Files: `shortcut`, `shortcut_differences`.
+
+    Args:
+        explanandum: the classifier.
+        options: which shortcut.
+
+    Raises:
+        ValueError: for a class that the classifier does not have.
     """
 
     name = "shortcut"
@@ -50,7 +57,13 @@ class ShortcutTable(Table):
 
     def __init__(self, explanandum: Explanandum, options: ShortcutOptions) -> None:
         super().__init__(explanandum, options)
-        self.target = explanandum.card.classes.index(options.shortcut_class) if options.shortcut_class else -1
+        known = explanandum.card.classes
+        if options.shortcut_class not in known:
+            raise ValueError(
+                f"The classifier has no class '{options.shortcut_class}' that a cue could give away; "
+                f"choose one of: {', '.join(known)}."
+            )
+        self.target = known.index(options.shortcut_class)
 
     def unsuited(self, split: SplitFacts) -> str:
         """It needs a cue."""
@@ -58,14 +71,10 @@ class ShortcutTable(Table):
 
     def asks(self, images: Images) -> Tensor:
         """The class that is given away, where it and the cue are."""
-        assert images.batch.cue_mask is not None
-        chosen = (
-            images.labels
-            & torch.nn.functional.one_hot(
-                torch.tensor(self.target, device=images.image.device), images.labels.shape[1]
-            ).bool()
-        )
-        return chosen & images.batch.cue_mask.flatten(1).any(dim=1)[:, None]
+        assert images.batch.cue_mask is not None  # or the split would be unsuited
+        asked = torch.zeros_like(images.labels)
+        asked[:, self.target] = images.labels[:, self.target] & images.batch.cue_mask.flatten(1).any(dim=1)
+        return asked
 
     def left_out(self, images: Images) -> list[str]:
         """Images without the class or without the cue."""
@@ -88,13 +97,16 @@ class ShortcutTable(Table):
 
     def summarise(self, scores: Sequence[MethodScores]) -> Files:
         """Mean shares for each classifier and method; differences between methods of the same classifier."""
-        rows = [
-            {"classifier": one.classifier, "method": one.method, **measured(one, MEASURES)}
-            | {"images": len(one.rows), "failed": len(one.failed)}
-            for one in scores
-        ]
         found = []
         for classifier in dict.fromkeys(one.classifier for one in scores):
             same = [one for one in scores if one.classifier == classifier]
             found += [{"classifier": classifier, **row} for row in differences(same, MEASURES)]
-        return {self.name: rows, "shortcut_differences": found}
+        return {self.name: self.main_rows(scores), "shortcut_differences": found}
+
+    def main_rows(self, scores: Sequence[MethodScores]) -> list[Row]:
+        """Mean shares for each classifier and method, and how many maps were empty, so that they have none."""
+        rows = summary(scores, MEASURES)
+        return [
+            {"classifier": one.classifier, **row, "empty": sum(values["cue"] is None for values in one.flat)}
+            for row, one in zip(rows, scores, strict=True)
+        ]

@@ -6,7 +6,7 @@ B images, C classes.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from explainer.evaluation.maps import ClassMaps
 from explainer.evaluation.measures import differences, mean_of, summary
 from explainer.evaluation.methods import NamedMethod
 from explainer.evaluation.records import MethodScores, Row
-from explainer.evaluation.tables.base import Files, Table
+from explainer.evaluation.tables.base import Files, Table, at_least
 from explainer.explanandum import Explanandum
 from explainer.passes import recorded, totals
 
@@ -35,12 +35,18 @@ class TimingOptions:
     images: int = 8
     warm_up: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse a table without images."""
+        at_least("timing.images", self.images, 1)
+        at_least("timing.warm_up", self.warm_up, 0)
+
 
 class TimingTable(Table):
     """Seconds and passes of the classifier for the maps of all present classes of an image, images one by one.
 
     The device is waited for before and after each call; loading images and writing maps is not in it. Images that went
     forward or backward through the classifier are counted, whatever batches they came in. Training is stated apart.
+    Each row names the device: seconds from several, where an evaluation went on elsewhere, don't make a mean.
 
     Files: `timing`, `timing_differences`.
 
@@ -89,15 +95,35 @@ class TimingTable(Table):
             _wait(image.device)
             seconds = time.perf_counter() - start
         forward, backward = totals(passes)
-        return {"seconds": seconds, "forward": forward, "backward": backward, "classes": int(labels.sum())}
+        return {
+            "seconds": seconds,
+            "forward": forward,
+            "backward": backward,
+            "classes": int(labels.sum()),
+            "device": _name(image.device),
+        }
 
     def summarise(self, scores: Sequence[MethodScores]) -> Files:
-        """Means, medians of the seconds, and training."""
+        """Costs, and how methods differ in seconds."""
+        return {self.name: self.main_rows(scores), "timing_differences": differences(scores, MEASURES[:1])}
+
+    def main_rows(self, scores: Sequence[MethodScores]) -> list[Row]:
+        """Means, medians of the seconds, classes an image, devices, and training."""
         rows = summary(scores, MEASURES)
         for row, one in zip(rows, scores, strict=True):
-            row["median_seconds"] = median(value["seconds"] for value in one.flat) if one.rows else None
+            timed = list(one.flat)
+            row["median_seconds"] = median(value["seconds"] for value in timed) if timed else None
+            row["classes"] = mean(value["classes"] for value in timed) if timed else None
+            row["device"] = " and ".join(sorted({value["device"] for value in timed}))
             row["training_hours"] = self.training_hours.get(one.method)
-        return {self.name: rows, "timing_differences": differences(scores, MEASURES[:1])}
+        return rows
+
+
+def _name(device: torch.device) -> str:
+    """Of what was timed; on a CPU the number of threads matters as much."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} thread(s)" if device.type == "cpu" else device.type
 
 
 def _wait(device: torch.device) -> None:
