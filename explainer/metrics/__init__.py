@@ -21,7 +21,6 @@ from explainer.metrics.curves import (
     changed_pixels,
     curve_fractions,
     deletion_curve,
-    importance_ranks,
     insertion_curve,
     insertion_deletion_curves,
     over_all,
@@ -38,6 +37,7 @@ from explainer.metrics.masking import (
 )
 from explainer.metrics.mean import ImageMean
 from explainer.metrics.pointing import PointingGame, boxes_to_region, pointing_hit
+from explainer.metrics.ranks import importance_ranks
 from explainer.metrics.recognition import (
     MASKED_THRESHOLD,
     PLAIN_THRESHOLD,
