@@ -121,10 +121,10 @@ def masked_logits(
         For each chunk its masks, [n,H,W] or [B,n,H,W], and the logits [B,n,C] of all classes.
     """
     if isinstance(masks, Tensor):
-        whole, count = masks, masks.shape[-3]
+        given, count = masks, masks.shape[-3]
 
         def masks(start: int, stop: int) -> Tensor:
-            return whole[..., start:stop, :, :]
+            return given[..., start:stop, :, :]
 
     if count is None:
         raise ValueError("The number of masks, `count`, must be given with a function that makes them.")
