@@ -10,6 +10,7 @@ from explainer.attribution.spec import method_rows, parse_method
 from explainer.evaluation.options import TABLES, TableOptions
 from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation, parse_ablation
+from explainer.explanandum import OutputKind
 from explainer.machine import MachineOptions
 
 ALL = "all"
@@ -25,7 +26,7 @@ class EvaluateOptions:
         run: Folder that train.py made; without one, say --dataset and --explanandum.
         dataset: Data set, without a run.
         explanandum: Trained classifier, without a run: a torchvision name or timm:NAME.
-        explanandum_weights: Its weights, head included: a file (also train.py's), or imagenet (downloaded).
+        explanandum_weights: Its weights, head included: a file (also train.py's), or imagenet (downloaded, default).
         split: Split of the data set.
         output: Folder of the tables; RUN/evaluation, or evaluation/<dataset>_<explanandum>, if not given.
         limit: Use only so many images, evenly spaced over the split.
@@ -34,6 +35,7 @@ class EvaluateOptions:
         data_root: Folder of the data set; the run's (without a run data) if not given.
         workers: Processes that load images; the run's (without a run 2) if not given.
         on_bad_image: What to do about an unreadable image: stop, or leave it out and say so; the run's if not given.
+        output_kind: Without a run: whether the classes exclude each other (softmax); by default only those of imagenet.
         maps: Folder that keeps the maps for other evaluations; OUTPUT/maps if not given.
         keep_maps: Keep the maps (four bytes per pixel, class and method).
         shortcut_class: Plant the shortcut of this class in shapes, if the run itself has none.
@@ -43,7 +45,7 @@ class EvaluateOptions:
     run: Path | None = None
     dataset: Literal["shapes", "voc", "coco", "folder", "imagenet"] | None = None
     explanandum: str | None = None
-    explanandum_weights: str = "imagenet"
+    explanandum_weights: str | None = None
     split: Literal["train", "val", "test"] = "test"
     output: Path | None = None
     limit: int | None = None
@@ -52,6 +54,7 @@ class EvaluateOptions:
     data_root: Path | None = None
     workers: int | None = None
     on_bad_image: Literal["error", "skip"] | None = None
+    output_kind: OutputKind | None = None
     maps: Path | None = None
     keep_maps: bool = True
     shortcut_class: str | None = None
@@ -64,8 +67,16 @@ class EvaluateOptions:
             raise ValueError(
                 "Give either --run RUN, or both --dataset and --explanandum (with --explanandum_weights FILE)."
             )
-        if self.run is not None and self.image_size is not None:
-            raise ValueError("--image_size is the run's own; give it only without --run.")
+        if self.run is not None:
+            own = [
+                name for name in ("image_size", "explanandum_weights", "output_kind") if getattr(self, name) is not None
+            ]
+            if own:
+                raise ValueError(f"--{own[0]} is the run's own; give it only without --run.")
+        if self.maps is not None and not self.keep_maps:
+            raise ValueError("--maps and --keep_maps false contradict each other; give one of them.")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit must be at least 1, got {self.limit}.")
 
 
 @dataclass
@@ -178,6 +189,8 @@ def parse_evaluation(arguments: list[str]) -> tuple[EvaluateOptions, Wishes, Mac
         parse_method(text)
     tables = given["tables"] if ALL not in given["tables"] else [ALL]
     ablations = [parse_ablation(text) for text in given["ablate"]]
+    if ablations and not {ALL, ABLATION} & set(tables):
+        tables = [*tables, ABLATION]
     if ABLATION in tables and not ablations:
         raise ValueError("The table 'ablation' needs an option under test, e.g. --ablate group_cam:groups=1,4,8,16,32.")
     wishes = Wishes(list(dict.fromkeys(methods)), tables, ablations, given["ablation_tables"], table)

@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> RunFolder:
     folder = open_folder(options)
     if is_finished(options, folder):
         return folder
-    with resume_hint(folder.path):
+    with resume_hint(f"python train.py --resume {folder.path}"):
         write_down(folder, config, datamodule)
         explanandum = obtain_explanandum(options, datamodule, folder)
         if options.run.stage == "all":

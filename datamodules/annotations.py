@@ -8,10 +8,14 @@ EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
 class AnnotatedObject(NamedTuple):
-    """An object's class by its name, and its left, top, right and bottom edge in pixels as written, if given."""
+    """An object's class by its name, and its left, top, right and bottom edge in pixels as written, if given.
+
+    `difficult`: whether `<difficult>` is 1, by which annotators mark an object that people can hardly tell either.
+    """
 
     name: str
     edges: tuple[float, float, float, float] | None
+    difficult: bool = False
 
 
 class Annotation(NamedTuple):
@@ -49,10 +53,11 @@ def _size(root: ElementTree.Element) -> tuple[float, float] | None:
 
 def _object(element: ElementTree.Element) -> AnnotatedObject:
     name, box = element.findtext("name", "").strip(), element.find("bndbox")
+    difficult = element.findtext("difficult", "").strip() == "1"
     if box is None:
-        return AnnotatedObject(name, None)
+        return AnnotatedObject(name, None, difficult)
     left, top, right, bottom = (_number(box, edge) for edge in EDGES)
-    return AnnotatedObject(name, (left, top, right, bottom))
+    return AnnotatedObject(name, (left, top, right, bottom), difficult)
 
 
 def _number(element: ElementTree.Element, name: str) -> float:

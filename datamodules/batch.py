@@ -22,6 +22,7 @@ class Box(NamedTuple):
         top: 0 at the image's top edge, 1 at its bottom one.
         right: like `left`.
         bottom: like `top`.
+        difficult: whether the annotators marked the object as hard to tell (PASCAL VOC's "difficult").
     """
 
     label: int
@@ -29,12 +30,20 @@ class Box(NamedTuple):
     top: float
     right: float
     bottom: float
+    difficult: bool = False
 
     @classmethod
-    def from_pixels(cls, label: int, edges: tuple[float, float, float, float], size: tuple[float, float]) -> Self:
+    def from_pixels(
+        cls,
+        label: int,
+        edges: tuple[float, float, float, float],
+        size: tuple[float, float],
+        *,
+        difficult: bool = False,
+    ) -> Self:
         """A box from its left, top, right and bottom edge and the image's (width, height), all in pixels."""
         (left, top, right, bottom), (width, height) = edges, size
-        return cls(label, left / width, top / height, right / width, bottom / height)
+        return cls(label, left / width, top / height, right / width, bottom / height, difficult)
 
 
 class Batch(NamedTuple):

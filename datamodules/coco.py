@@ -89,6 +89,7 @@ class COCOSource:
     def __init__(self, folder: Path, images: tuple[COCOImage, ...]) -> None:
         self.folder, self.images = folder, images
         self.image_ids = [Path(image.file_name).stem for image in images]
+        self.labels = [image.labels for image in images]
         self.has_masks = True
         self.has_cues = False
         self.has_boxes = any(image.labels for image in images)  # an annotation has both
@@ -118,7 +119,7 @@ def _box(instance: dict[str, Any], size: tuple[int, int]) -> Box:
     """COCO's x, y, width and height -> fractions.
 
     A crowd's box is one too, though its pixels are void in the mask: the labels count crowds, so each class of an
-    image has a box. (TorchRay, too, takes all annotations of a class for its region.)
+    image has a box. (TorchRay, too, takes all annotations of a class for its region.) COCO marks none as difficult.
     """
     left, top, width, height = instance["bbox"]
     return Box.from_pixels(instance["value"] - 1, (left, top, left + width, top + height), size)

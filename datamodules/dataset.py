@@ -4,7 +4,6 @@ C classes, H×W pixels.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -84,12 +83,9 @@ class SampleDataset(Dataset[Item]):
         return [self.source.image_ids[index] for index in self.indices]
 
     def labels(self) -> list[tuple[int, ...]]:
-        """Classes of each image that can be read, in order; reads all of them."""
-        found = []
-        for index in self.indices:
-            with suppress(BadImageError):
-                found.append(self.source[index].labels)
-        return found
+        """Classes of each image, in order, whether or not its file turns out to be readable; opens none."""
+        labels = self.source.labels
+        return [labels[index] for index in self.indices]
 
     def __len__(self) -> int:
         """Number of images."""

@@ -105,7 +105,7 @@ class ImageNetSource:
     ) -> None:
         self.root, self.wnids, self.annotations = root, wnids, annotations
         self.image_ids = [Path(path).relative_to(root).as_posix() for path, _ in images]
-        self.labels = [label for _, label in images]
+        self.labels = [(label,) for _, label in images]
         self.has_masks = False
         self.has_cues = False
         self.has_boxes = annotations is not None
@@ -118,7 +118,7 @@ class ImageNetSource:
         """The image at this position; raises BadImageError if it or its annotation is unusable."""
         # Boxes were drawn on the pixels as stored, whatever a camera wrote into the EXIF block.
         image = load_image(self.root / self.image_ids[index], use_exif=False)
-        return Sample(image, (self.labels[index],), self.image_ids[index], boxes=self.boxes(index))
+        return Sample(image, self.labels[index], self.image_ids[index], boxes=self.boxes(index))
 
     def boxes(self, index: int) -> tuple[Box, ...]:
         """The objects of the image at this position; none if it has no annotation.
@@ -223,5 +223,7 @@ def _read_boxes(file: Path, wnids: Sequence[str]) -> tuple[Box, ...]:
             f"Annotation {file} is not usable: {reason}. Correct or remove it, or pass --on_bad_image skip."
         )
     return tuple(
-        Box.from_pixels(wnids.index(one.name), one.edges, annotation.size) for one in annotation.objects if one.edges
+        Box.from_pixels(wnids.index(one.name), one.edges, annotation.size, difficult=one.difficult)
+        for one in annotation.objects
+        if one.edges
     )

@@ -48,6 +48,11 @@ class SampleSource(Protocol):
         ...
 
     @property
+    def labels(self) -> Sequence[tuple[int, ...]]:
+        """Indices of the classes of each image, in order, as its sample has them; known without opening image files."""
+        ...
+
+    @property
     def has_masks(self) -> bool:
         """Whether any image of the split has a mask."""
         ...

@@ -5,6 +5,7 @@ H×W pixels; masks as in `batch.py`: 0 background, i + 1 for class i.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from PIL import Image
@@ -71,6 +72,11 @@ class ShapesSource:
     def __len__(self) -> int:
         """Number of scenes."""
         return len(self.image_ids)
+
+    @cached_property
+    def labels(self) -> list[tuple[int, ...]]:
+        """Classes of each scene: those that are seen once it is drawn, so the first question draws all of them."""
+        return [self[index].labels for index in range(len(self))]
 
     def __getitem__(self, index: int) -> Sample:
         """Scene `index`, drawn when it is first asked for."""

@@ -101,6 +101,7 @@ class VOCSource:
         self.paths = list(images)
         self.image_ids = [Path(path).stem for path in images]
         self.annotations = [_read(Path(path)) for path in annotations]
+        self.labels = [_labels(annotation) for annotation in self.annotations]
         self.mask_folder = mask_folder
         self.masked = {path.stem for path in mask_folder.glob("*.png")} & set(self.image_ids)
         self.has_masks = bool(self.masked)
@@ -120,7 +121,7 @@ class VOCSource:
         if image_id in self.masked:
             mask = load_mask(self.mask_folder / f"{image_id}.png", image.size, path)
         annotation = self.annotations[index]
-        return Sample(image, _labels(annotation), image_id, mask, boxes=_boxes(annotation, image.size))
+        return Sample(image, self.labels[index], image_id, mask, boxes=_boxes(annotation, image.size))
 
 
 def _read(file: Path) -> Annotation:
@@ -145,7 +146,7 @@ def _boxes(annotation: Annotation, image_size: tuple[int, int]) -> tuple[Box, ..
     """
     size = annotation.size or image_size
     return tuple(
-        Box.from_pixels(INDEX_OF[one.name], (left - 1, top - 1, right, bottom), size)
+        Box.from_pixels(INDEX_OF[one.name], (left - 1, top - 1, right, bottom), size, difficult=one.difficult)
         for one in annotation.objects
         if one.edges
         for left, top, right, bottom in [one.edges]

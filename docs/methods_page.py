@@ -20,15 +20,15 @@ from torch import Tensor
 
 from command_line import HelpFormatter, Parser, to_dataclass
 from datamodules import VOID, Batch
-from evaluate import run_data
 from evaluate_options import EvaluateOptions
+from evaluate_subject import run_data
 from explainer.attribution import METHODS, CannotExplain
 from explainer.attribution.spec import MethodSpec, options_of, parse_method
 from explainer.capture import captured_activation
 from explainer.entry import run_command
 from explainer.explanandum import Explanandum
 from explainer.metrics import to_unit_range
-from explainer.report.gallery import Column, Row, draw_gallery
+from explainer.report.gallery import Column, Row, caption_of, draw_gallery, truth_shades
 from explainer.report.tables import markdown
 from explainer.run_folder import RunFolder, require_writable
 
@@ -203,12 +203,12 @@ def ask(batch: Batch, pairs: list[tuple[int, int]], explanandum: Explanandum) ->
         probability = explanandum.probabilities(explanandum(image))
     columns = []
     for position, (row, wanted) in enumerate(pairs):
-        caption = f"{card.classes[wanted]} {probability[position, wanted]:.2f}"
+        caption = caption_of(card.classes[wanted], float(probability[position, wanted]))
         column = Column(photographs[position], caption)
         if batch.mask is not None and (batch.mask[row] != VOID).any():
             mask = batch.mask[row].numpy()
-            column.truth = mask == wanted + 1
-            column.others = (mask != 0) & (mask != VOID) & ~column.truth
+            truth = mask == wanted + 1
+            column.truth = truth_shades(truth, (mask != 0) & (mask != VOID) & ~truth)
         columns.append(column)
     return Questions(image, target, columns)
 
@@ -309,7 +309,7 @@ def method_table(names: list[str]) -> str:
         }
         for name in dict.fromkeys(names)
     ]
-    return markdown([{column: text.replace("|", "\\|") for column, text in row.items()} for row in rows])
+    return markdown(rows)
 
 
 if __name__ == "__main__":

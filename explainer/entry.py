@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -33,13 +32,13 @@ def run_command(main: Callable[[], object]) -> None:
 
 
 @contextmanager
-def resume_hint(folder: Path) -> Iterator[None]:
-    """Say how to go on if the run is interrupted within."""
+def resume_hint(way: str) -> Iterator[None]:
+    """Say how to go on if the program is interrupted within."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns Ctrl-C into SystemExit
         if is_first_process():
-            print(f"\nStopped. Go on with: python train.py --resume {folder}", file=sys.stderr)
+            print(f"\nStopped. Go on with {way}", file=sys.stderr)
         sys.exit(TERMINATED if isinstance(stop, SIGTERMException) else INTERRUPTED)
 
 

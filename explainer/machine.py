@@ -31,6 +31,9 @@ QUIET_WARNINGS = (
 )
 """Beginnings (regular expressions) of warnings that are not for users."""
 
+LONG_NAMES = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+"""Of precisions, which Lightning takes too."""
+
 
 @dataclass
 class MachineOptions:
@@ -60,6 +63,7 @@ def make_trainer(machine: MachineOptions, **keywords: Any) -> Trainer:
         ValueError: if the machine is not as the options say.
     """
     silence()
+    strategy = keywords.pop("strategy", machine.strategy)
     defaults: dict[str, Any] = {"num_sanity_val_steps": 0, "logger": False, "log_every_n_steps": 10}
     settings = defaults | keywords | {"callbacks": [*keywords.get("callbacks", ()), UnreadableImages(), StayStopped()]}
     try:
@@ -69,7 +73,7 @@ def make_trainer(machine: MachineOptions, **keywords: Any) -> Trainer:
             # On a CPU "auto" means one process: more would only compete for the same cores.
             devices=1 if machine.devices == "auto" and not uses_gpu(machine) else machine.devices,
             num_nodes=machine.num_nodes,
-            strategy=machine.strategy,
+            strategy=strategy,
             precision=precision_of(machine),
             sync_batchnorm=uses_gpu(machine),
             use_distributed_sampler=False,
@@ -107,9 +111,9 @@ def uses_gpu(machine: MachineOptions) -> bool:
 
 
 def precision_of(machine: MachineOptions) -> Any:
-    """`auto` -> `bf16-mixed` if the processor computes bf16 natively, else `32-true`; anything else as it is."""
+    """`auto` -> `bf16-mixed` if the processor computes bf16 natively, else `32-true`; a short name -> its long one."""
     if machine.precision != "auto":
-        return machine.precision
+        return LONG_NAMES.get(machine.precision, machine.precision)
     return "bf16-mixed" if has_native_bf16(uses_gpu(machine)) else "32-true"
 
 

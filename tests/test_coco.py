@@ -49,6 +49,8 @@ def test_coco_labels_any_annotation_and_an_image_without_any_has_no_class(tmp_pa
     batch = next(iter(coco_tree(tmp_path).test_dataloader()))
     named = [{COCO_CLASSES[index] for index in row.nonzero().flatten()} for row in batch.labels]
     assert named == [{"cat", "dog", "person"}, set()]
+    labels = coco_tree(tmp_path).dataset("test").labels()
+    assert labels == [tuple(row.nonzero().flatten().tolist()) for row in batch.labels]
     assert batch.image_id == ("COCO_val2014_000000000001", "COCO_val2014_000000000002")
     assert (batch.mask[1] == 0).all()
 

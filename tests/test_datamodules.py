@@ -22,6 +22,7 @@ class MemorySource:
 
     def __init__(self, count):
         self.image_ids = [f"image{index}" for index in range(count)]
+        self.labels = [(0,)] * count
 
     def __len__(self):
         return len(self.image_ids)
@@ -111,6 +112,14 @@ def test_every_tensor_of_a_batch_is_pinned(monkeypatch):
     tensors = [value for value in batch if isinstance(value, torch.Tensor)]
     assert [id(value) for value in pinned] == [id(value) for value in tensors] and len(tensors) == 4
     assert pin_memory(batch._replace(mask=None, cue_mask=None)).mask is None
+
+
+def test_the_labels_of_a_limited_split_are_known_without_reading_an_image(monkeypatch):
+    monkeypatch.setattr(MemorySource, "__getitem__", lambda *_: pytest.fail("read"))
+    dataset = MemoryModule(options(limit_val=4)).dataset("val")
+    dataset.source.labels = [(index,) for index in range(10)]
+    assert dataset.image_ids == ["image0", "image2", "image5", "image7"]
+    assert dataset.labels() == [(0,), (2,), (5,), (7,)]
 
 
 def test_images_are_normalised_with_the_given_mean_and_std():

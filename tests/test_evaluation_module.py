@@ -205,15 +205,16 @@ def test_only_the_image_that_changed_is_scored_again(explanandum, tmp_path):
     assert list(evaluation.scores(job).rows) == NAMES
 
 
-def test_each_process_writes_to_its_own_file_and_images_come_in_the_split_s_order(explanandum, tmp_path):
+def test_what_all_processes_wrote_is_read_in_the_split_s_order_and_must_be_whole(explanandum, tmp_path):
     table, batches = Asks("table"), make_batches()
     whole = evaluate(explanandum, [job := Job(table, row(explanandum))], tmp_path / "whole", batches)
-    for rank, share in enumerate(reversed(batches)):
-        evaluation = evaluate(explanandum, [job], tmp_path / "shared", [share])
-        (tmp_path / "shared" / "scores" / "rank0.jsonl").rename(
-            tmp_path / "shared" / "scores" / f"rank{rank + 1}.jsonl"
-        )
-    evaluation.records.read()
+    first, second = reversed(batches)
+    with pytest.raises(ValueError, match="4 of 8 images have no score of toy in the table 'table'. Every process must"):
+        evaluate(explanandum, [job], tmp_path / "shared", [first])
+    file = tmp_path / "shared" / "scores" / "rank0.jsonl"
+    file.rename(file.with_name("rank1.jsonl"))
+    evaluation = evaluate(explanandum, [job], tmp_path / "shared", [second])
+    assert file.is_file()
     assert evaluation.scores(job) == whole.scores(job)
     assert list(evaluation.scores(job).rows) == NAMES
 
@@ -360,3 +361,17 @@ def test_networks_of_all_methods_are_moved_along_with_the_module(explanandum, tm
     jobs = [Job(Asks("table"), one) for one in (method, other)]
     evaluation = Evaluation(explanandum, jobs, MapSource(MapCache(None)), Records(tmp_path), NAMES, "32-true")
     assert list(evaluation.networks) == [explanandum, other.method.explanandum]
+
+
+def test_a_score_that_is_no_finite_number_is_a_failure_with_a_name(explanandum, tmp_path, capsys):
+    class Broken(Asks):
+        def score(self, images, maps, row):
+            rows = super().score(images, maps, row)
+            rows[0][0]["merit"] = float("nan")
+            return rows
+
+    job = Job(Broken("table"), row(explanandum))
+    failed = evaluate(explanandum, [job], tmp_path).scores(job).failed
+    assert failed == {"image0": "merit is nan", "image4": "merit is nan"}
+    said = [line for line in capsys.readouterr().out.splitlines() if "failed" in line]
+    assert said == ["toy failed on image0 (table): merit is nan"], "The first failure is told at once."

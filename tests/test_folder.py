@@ -29,6 +29,7 @@ def test_folder_reads_names_splits_and_labels(tmp_path):
     assert module.classes == ("cat", "dog")
     assert batch.image_id == ("a.png", "b.png")
     assert batch.labels.tolist() == [[1, 1], [0, 0]]
+    assert module.dataset("train").labels() == [(0, 1), ()]
     assert batch.mask is None and batch.cue_mask is None and batch.boxes is None and batch.skipped == ()
     assert module.split_ids() == {"train": ["a.png", "b.png"], "val": ["c.png"]}
 

@@ -20,10 +20,12 @@ from explainer.report.gallery import (
     TILE,
     Column,
     Row,
+    caption_of,
     draw_gallery,
     heat,
     overlay,
     shortened,
+    truth_shades,
     wrapped,
 )
 
@@ -32,8 +34,8 @@ GREY = 0.4
 DARKEST, LIGHTEST = heat(np.zeros(1))[0], heat(np.ones(1))[0]
 
 
-def column(caption="cat 0.90", truth=None, others=None):
-    return Column(np.full((SIZE, SIZE, 3), GREY), caption, truth, others)
+def column(caption="cat 0.90", truth=None):
+    return Column(np.full((SIZE, SIZE, 3), GREY), caption, truth)
 
 
 def flat(value):
@@ -69,7 +71,8 @@ def test_there_is_a_tile_for_each_method_and_column_below_the_photographs():
 def test_the_ground_truth_is_drawn_where_it_is_known():
     half = np.zeros((SIZE, SIZE), bool)
     half[:, : SIZE // 2] = True
-    columns = [column(truth=half, others=~half), column(truth=half), column()]
+    nothing = np.zeros_like(half)
+    columns = [column(truth=truth_shades(half, ~half)), column(truth=truth_shades(half, nothing)), column()]
     _, truth, _ = tiles(draw_gallery(columns, [Row("rise", [], [flat(0.0)] * 3)]), 3)
     corners = [(tile[0, 0, 0], tile[0, -1, 0]) for tile in truth]
     assert corners == [(255, round(255 * OTHERS)), (255, 0), (255, 255)]
@@ -81,6 +84,12 @@ def test_a_map_is_drawn_as_it_is_also_a_flat_one(value, colour):
     tile = overlay(flat(value), column().photograph)
     assert tile.shape == (TILE, TILE, 3)
     assert np.abs(tile - expected).max() <= 1
+
+
+def test_a_method_without_a_map_leaves_a_white_tile_that_says_so_and_the_others_their_place():
+    _, (first, second) = tiles(draw_gallery([column(), column()], [Row("rise", [], [None, flat(0.0)])]), 2)
+    assert tuple(first[0, 0]) == (255, 255, 255) and first.min() < 128
+    assert (second == overlay(flat(0.0), column().photograph)).all()
 
 
 def test_what_matters_more_is_lighter():
@@ -108,6 +117,13 @@ def test_a_caption_wider_than_its_tile_is_shortened():
     short = shortened("cat " * 50, TILE)
     assert short.startswith("cat cat") and short.endswith("…") and len(short) < 40
     assert shortened("cat", 0) == "…"
+
+
+def test_a_caption_keeps_its_probability_however_long_the_name_is():
+    assert caption_of("cat", 0.987) == "cat 0.99"
+    long = caption_of("American egret, great white heron, Egretta albus", 0.05)
+    assert long.startswith("American") and long.endswith("… 0.05")
+    assert shortened(long, TILE) == long
 
 
 def test_a_row_with_too_few_maps_is_an_error():

@@ -37,6 +37,7 @@ def test_the_order_of_classes_txt_is_the_order_of_the_outputs(tmp_path):
     (batch,) = batches(module.test_dataloader())
     assert batch.image_id == tuple(f"val/{wnid}/val_{wnid[-2:]}_{n}.JPEG" for wnid in sorted(WNIDS[:2]) for n in (0, 1))
     assert batch.labels.tolist() == [[0, 1, 0]] * 2 + [[1, 0, 0]] * 2
+    assert module.dataset("test").labels() == [(1,)] * 2 + [(0,)] * 2
     assert batch.mask is None and batch.cue_mask is None and batch.boxes is None
     assert batch.image.shape == (4, 3, 8, 8), "squashed, as in every data set"
     torch.testing.assert_close(batch.image[1, :, 0, 0], torch.tensor([90.0, 10, 20]) / 255, atol=0.02, rtol=0)

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = {"train", "evaluate"}
-OURS = {"explainer", "datamodules", "command_line", "evaluate_options", "benchmarks", *PROGRAMS}
+OURS = {"explainer", "datamodules", "command_line", "evaluate_options", "evaluate_subject", "benchmarks", *PROGRAMS}
 OPTIONAL = {"cv2", "matplotlib", "skimage", "captum", "pycocotools"}
 """Not needed for training a classifier and an Explainer, so importing the packages must not need them either."""
 SHARED_BY_METHODS = {
@@ -30,7 +30,7 @@ def sources(*folders):
 
 
 LIBRARY = sources("explainer", "datamodules")
-TOP_LEVEL = ("command_line", "evaluate_options", *PROGRAMS)
+TOP_LEVEL = ("command_line", "evaluate_options", "evaluate_subject", *PROGRAMS)
 EVERYTHING = [*LIBRARY, *sources("benchmarks"), *(ROOT / f"{name}.py" for name in TOP_LEVEL)]
 
 

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from explainer.metrics import pointing
 from explainer.metrics.pointing import PointingGame, boxes_to_region, pointing_hit
 
 FAR = 15
@@ -56,9 +57,12 @@ def test_a_map_that_is_the_region_hits_and_its_opposite_misses():
     assert pointing_hit(-inside.float(), inside).tolist() == [0.0]
 
 
+@pytest.mark.parametrize("few", [0, 95, 10**6])
 @pytest.mark.parametrize("tolerance", [0, 1, 2, 3, 5, FAR])
 @pytest.mark.parametrize("seed", range(4))
-def test_hits_equal_distances_measured_one_by_one(seed, tolerance):
+def test_hits_equal_distances_measured_one_by_one(seed, tolerance, few, monkeypatch):
+    """Whether maxima look around themselves, or the region is widened, or (95) some maps do this and others that."""
+    monkeypatch.setattr(pointing, "FEW", few)
     attribution, inside = random_case(seed, levels=3 if seed else 400)
     expected = [by_hand(single, part, tolerance) for single, part in zip(attribution, inside, strict=True)]
     torch.testing.assert_close(
@@ -101,6 +105,24 @@ def test_tied_maxima_count_by_share_and_not_by_order():
     assert pointing_hit(values, first).item() == pointing_hit(values, last).item() == 0.25
     assert pointing_hit(values, first | last).item() == 0.5
     assert pointing_hit(values, first, 3).item() == 0.75  # (1, 1) and (2, 1) are √2 and √5 away
+
+
+def test_autocast_to_16_bits_changes_no_hit():
+    """A bfloat16 can't count beyond 256, and a flat map's hits are counted by the thousand."""
+    whole = torch.ones(1, 40, 50, dtype=torch.bool)
+    whole[0, 0, 0] = False
+    for attribution in (torch.zeros(1, 40, 50), peak(0, 0)):
+        for tolerance in (0, FAR):
+            with torch.autocast("cpu", torch.bfloat16):
+                cast = pointing_hit(attribution, whole, tolerance)
+            assert cast.dtype == torch.float32 and torch.equal(cast, pointing_hit(attribution, whole, tolerance))
+    assert pointing_hit(torch.zeros(1, 40, 50), whole).item() == pytest.approx(1999 / 2000, abs=1e-7)
+
+
+def test_a_map_of_few_maxima_needs_no_wider_region(monkeypatch):
+    """Widening takes many times as long, and all but flat maps would pay for it."""
+    monkeypatch.setattr(pointing, "_widened", lambda *_: pytest.fail("widened"))
+    assert pointing_hit(peak(20, 25), region((20, 30)), FAR).item() == 1
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.5])

@@ -50,6 +50,11 @@ def test_the_labels_are_the_classes_in_the_mask(scenes: list[Sample]) -> None:
         assert sample.labels == tuple(int(value) - 1 for value in np.unique(sample.mask) if value)
 
 
+def test_the_labels_of_a_split_are_those_of_its_scenes(scenes: list[Sample]) -> None:
+    source = ShapesSource("train", SIDE, ShapesOptions(train_size=12))
+    assert source.labels == [sample.labels for sample in scenes[:12]]
+
+
 def test_every_label_is_plain_to_see(scenes: list[Sample]) -> None:
     for sample in scenes:
         pixels = np.bincount(np.asarray(sample.mask).ravel(), minlength=len(CLASSES) + 1)

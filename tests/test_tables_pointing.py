@@ -11,6 +11,7 @@ from toy_tables import cells, have_equal_columns, make_images, noise, scores_of,
 from datamodules.batch import VOID, Box
 from explainer.attribution import METHODS
 from explainer.evaluation.tables import PointingOptions, PointingTable, SplitFacts
+from explainer.evaluation.tables.pointing import PointingRules
 from explainer.metrics.pointing import PointingGame
 
 WIDE = (30, 120)
@@ -228,11 +229,56 @@ def test_a_split_that_shows_no_object_is_refused(region, masks, boxes, reason):
     assert table.unsuited(SplitFacts(masks, boxes, False)) == reason
 
 
-@pytest.mark.parametrize("options", [{"tolerance": -1}, {"least_score": 1.0}, {"least_score": -0.1}])
+@pytest.mark.parametrize(
+    "options", [{"tolerance": -1}, {"least_score": 1.0}, {"least_score": -0.1}, {"protocol": "pami"}]
+)
 def test_options_that_leave_no_hit_or_no_class_are_refused(options):
     with pytest.raises(ValueError, match="pointing"):
         PointingOptions(**options)
 
 
-def test_the_defaults_are_torchrays():
-    assert PointingOptions() == PointingOptions("auto", 15, 0.0)
+@pytest.mark.parametrize(
+    "options, rules",
+    [
+        ({}, ("auto", 15, 0.0, True)),
+        ({"protocol": "torchray"}, ("auto", 15, 0.0, True)),
+        ({"protocol": "group_cam"}, ("boxes", 0, 0.0, True)),
+        ({"protocol": "sigcam"}, ("masks", 0, 0.5, True)),
+        ({"region": "masks"}, ("masks", 15, 0.0, True)),
+        ({"protocol": "sigcam", "tolerance": 3, "least_score": 0.0}, ("masks", 3, 0.0, True)),
+        ({"tolerance": 0, "skip_difficult": False}, ("auto", 0, 0.0, False)),
+    ],
+)
+def test_a_protocol_is_what_its_paper_says_but_for_what_is_given(options, rules):
+    assert PointingOptions(**options).rules == PointingRules(*rules)
+
+
+def test_equal_rules_share_their_scores_however_they_were_said():
+    keys = [
+        table_of(**options)[0].key
+        for options in ({"protocol": "sigcam"}, {"region": "masks", "tolerance": 0, "least_score": 0.5}, {})
+    ]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_class_of_which_all_objects_are_difficult_is_not_asked():
+    """Class 0 is difficult only, class 1 partly: then all of its boxes are hit. Class 2 has no box at all."""
+    corner, opposite = (0, 0, 0.25, 0.25), (0.75, 0.75, 1, 1)
+    boxes = [[(0, *corner, True), (1, *corner, True), (1, *opposite, False)], [(0, *corner, True)]]
+    labels = ((0, 1), (0,))
+    table, explanandum = table_of(tolerance=0)
+    images = boxed(explanandum, boxes, labels)
+    assert table.asks(images).tolist() == [[False, True, False], [False] * 3]
+    assert table.left_out(images) == ["", "with difficult objects only"]
+    assert hits(table, images, peak(2, 2, 2)) == hits(table, images, peak(30, 30, 2)) == [1]
+    every, _ = table_of(tolerance=0, skip_difficult=False)
+    assert torch.equal(every.asks(images), images.labels)
+    assert every.left_out(images) == ["", ""]
+
+
+def test_difficult_boxes_decide_what_is_asked_where_masks_are_the_region_too():
+    mask = torch.ones(1, SIZE, SIZE, dtype=torch.uint8)
+    for difficult, asked in ((True, False), (False, True)):
+        table, explanandum = table_of(region="masks")
+        images = boxed(explanandum, [[(0, 0, 0, 1, 1, difficult)]], mask=mask)
+        assert table.asks(images).any().item() is asked

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torchvision.datasets.voc
 from PIL import Image
-from small_data import REAL_DATA, inside, options, real, save_image
+from small_data import REAL_DATA, batches, inside, options, real, save_image
 
 from datamodules import VOID, Box, build_datamodule
 from datamodules.annotations import read_annotation
@@ -61,6 +61,7 @@ def test_voc_labels_any_listed_object_and_reads_mask_indices(tmp_path):
     batch = next(iter(module.dataloader("train")))
     named = [{VOC_CLASSES[index] for index in row.nonzero().flatten()} for row in batch.labels]
     assert named == [{"dog", "chair"}, {"person"}]
+    assert module.dataset("train").labels() == [tuple(row.nonzero().flatten().tolist()) for row in batch.labels]
     assert batch.image_id == ("000001", "000002")
     assert (batch.mask[0] == VOID).all()
     assert batch.mask[1, ::7, ::7].tolist() == [[0, 15], [VOID, VOID]]
@@ -73,7 +74,7 @@ def test_voc_boxes_count_pixels_from_1_up_to_and_with_the_last(tmp_path):
     dog, chair, person = (VOC_CLASSES.index(name) for name in ("dog", "chair", "person"))
     # The dog fills the image of 12x6 pixels, the chair pixels 4 to 6 of row 3; the person's are of the 24x12 annotated.
     assert batch.boxes == (
-        (Box(dog, 0, 0, 1, 1), Box(chair, 3 / 12, 2 / 6, 6 / 12, 3 / 6)),
+        (Box(dog, 0, 0, 1, 1), Box(chair, 3 / 12, 2 / 6, 6 / 12, 3 / 6, difficult=True)),
         (Box(person, 12 / 24, 0, 1, 6 / 12),),
     )
     assert batch.original_size == ((6, 12),) * 2
@@ -130,6 +131,23 @@ def test_voc_downloads_what_is_absent_once(tmp_path, monkeypatch):
     module.prepare_data()
     module.setup("fit")
     assert fetched == ["VOCtrainval_06-Nov-2007.tar"]
+
+
+def test_voc_test_alone_is_enough_to_test_and_only_its_archive_is_fetched(tmp_path, monkeypatch):
+    fetched = []
+
+    def fetch(url, root, **_):
+        fetched.append(Path(url).name)
+        lists = voc_tree(Path(root)) / "ImageSets" / "Main"
+        (lists / "train.txt").rename(lists / "test.txt")
+        (lists / "val.txt").unlink()
+
+    monkeypatch.setattr(torchvision.datasets.voc, "download_and_extract_archive", fetch)
+    for _ in range(2):
+        module = build_datamodule("voc", options(tmp_path))
+        module.setup("test")
+        assert len(batches(module.dataloader("test"))) == 1
+    assert fetched == ["VOCtest_06-Nov-2007.tar"]
 
 
 @pytest.mark.parametrize(

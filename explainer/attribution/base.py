@@ -41,12 +41,14 @@ class AttributionMethod(ABC):
         paper: where the method comes from.
         needs: what of the classifier it must see: its outputs only, gradients of them, or a layer's activations.
         passes: what a map costs with the default options, in passes of one image through the classifier.
+        version: of its maps; raised with a change that makes kept ones wrong.
         unit_range: True where a map is a mask in [0, 1] already, so that no figure or metric rescales it.
     """
 
     paper: ClassVar[str]
     needs: ClassVar[str]
     passes: ClassVar[str]
+    version: ClassVar[int] = 1
     unit_range: ClassVar[bool] = False
 
     def __init__(self, explanandum: Explanandum) -> None:

@@ -11,6 +11,8 @@ from explainer.explanandum import Explanandum
 
 RESOURCES = ("explanandum", "network")
 """What a method is handed rather than told on the command line."""
+PARTS = ("base", "optimiser")
+"""Options that name a method."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,15 @@ class MethodSpec:
     def takes(self, resource: str) -> bool:
         """Whether the method needs something besides the explanandum, e.g. the trained `network`."""
         return resource in inspect.signature(METHODS[self.name]).parameters
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the method, or one that it is made of (`aop:base=explainer`), needs the trained network."""
+        network = inspect.signature(METHODS[self.name]).parameters.get("network")
+        if network is not None and network.default is network.empty:
+            return True
+        chosen = options_of(self.name) | self.options
+        return any(parse_method(chosen[option]).is_trained for option in PARTS if option in chosen)
 
     def build(self, explanandum: Explanandum, **resources: Any) -> AttributionMethod:
         """The method for a classifier; it gets what it takes of `resources`, e.g. the trained `network`.

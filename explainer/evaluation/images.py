@@ -26,6 +26,7 @@ class Images:
     def __init__(self, batch: Batch, explanandum: Explanandum) -> None:
         self.batch = batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
         self.explanandum = explanandum
+        self._whole: tuple[Images, Tensor] | None = None  # the batch that this is a part of, and which part
 
     def __len__(self) -> int:
         """B."""
@@ -56,6 +57,9 @@ class Images:
     @cached_property
     def logits(self) -> Tensor:
         """The explanandum's answers to the images as they are, float32 [B,C]."""
+        if self._whole is not None:  # one pass serves all parts of a batch
+            whole, chosen = self._whole
+            return whole.logits[chosen]
         with torch.no_grad():
             return self.explanandum(self.image).float()
 
@@ -90,9 +94,7 @@ class Images:
             return self
         chosen = torch.tensor(indices, dtype=torch.long, device=self.image.device)
         part = Images(_subset(self.batch, list(indices), chosen), self.explanandum)
-        for name in ("logits", "predicted"):
-            if name in self.__dict__:
-                part.__dict__[name] = self.__dict__[name][chosen]
+        part._whole = (self, chosen)
         for name in ("pixel_keys", "content_keys", "has_mask"):
             if name in self.__dict__:
                 part.__dict__[name] = [self.__dict__[name][index] for index in indices]

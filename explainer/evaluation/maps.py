@@ -90,7 +90,11 @@ class MapCache:
             return {}
 
     def add(self, method_key: str, pixel_key: str, maps: Mapping[int, Tensor]) -> None:
-        """Keep further maps [H,W] of an image, by class."""
+        """Keep further maps [H,W] of an image, by class.
+
+        Raises:
+            OSError: if they can't be written.
+        """
         file = self._file(method_key, pixel_key)
         if file is None:
             return
@@ -100,6 +104,11 @@ class MapCache:
         try:
             save_file({str(target): value.contiguous().clone() for target, value in kept.items()}, beside)
             beside.replace(file)
+        except (SafetensorError, OSError) as error:  # safetensors has an error of its own for a full disk
+            raise OSError(
+                f"Cannot keep maps in {self.folder} ({error}). Free some space, name another folder with --maps, or "
+                "keep none with --keep_maps false; then go on with the same command."
+            ) from error
         finally:
             beside.unlink(missing_ok=True)  # what a full disk left of it
 

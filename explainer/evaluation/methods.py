@@ -21,12 +21,14 @@ class NamedMethod:
         method: the method itself.
         key: equal for methods whose maps are equal: classifier, method, options, trained network and precision.
         classifier: name of the explanandum, where a table compares several.
+        exact_key: equal for methods that also cost the same: all options count; the key, if not given.
     """
 
     name: str
     method: AttributionMethod
     key: str
     classifier: str = ""
+    exact_key: str = ""
 
 
 def named_method(
@@ -48,7 +50,9 @@ def named_method(
     method = spec.build(explanandum, **resources)
     networks = [digest_of_network(network) for network in method.modules]
     key = digest(explanandum.fingerprint, spec.name, _deciding(spec), networks, precision)
-    return NamedMethod(text, method, key, classifier)
+    if method.version > 1:  # not for the first, so that what was kept before there were versions stays valid
+        key = digest(key, method.version)
+    return NamedMethod(text, method, key, classifier, digest(key, options_of(spec.name) | spec.options))
 
 
 def _deciding(spec: MethodSpec) -> dict[str, Any]:

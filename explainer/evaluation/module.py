@@ -6,6 +6,7 @@ B images, C classes.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
@@ -43,7 +44,10 @@ class Job:
 
     def key(self, fingerprint: str, precision: str) -> str:
         """Equal for jobs whose scores are equal."""
-        method = self.own_row if self.method is None else self.method.key
+        if self.method is None:
+            method = self.own_row
+        else:
+            method = self.method.key if self.table.wants_maps else self.method.exact_key or self.method.key
         return digest(self.table.key, fingerprint, precision, method)
 
 
@@ -89,6 +93,7 @@ class Evaluation(LightningModule):
         methods = [job.method.method for job in self.jobs if job.method is not None]
         networks = [part for method in methods for part in (method.explanandum, *method.modules)]
         self.networks = nn.ModuleList(dict.fromkeys(networks))
+        self.told: set[str] = set()  # methods of which a failure has been printed; the others are in the records
 
     def on_test_start(self) -> None:
         """Each process writes to a file of its own; which one it is, is known now."""
@@ -116,12 +121,12 @@ class Evaluation(LightningModule):
 
     def _todo(self, images: Images) -> dict[Job, list[int]]:
         """For each job the images that it lacks."""
-        content = images.content_keys
         lacking = {
             job: [
                 index
                 for index, name in enumerate(images.names)
-                if name in self.chosen[job.table] and not self.records.is_done(key, name, content[index])
+                if name in self.chosen[job.table]
+                and not self.records.is_done(key, name, self._content(job, images, index))
             ]
             for key, job in self.distinct.items()
         }
@@ -178,15 +183,34 @@ class Evaluation(LightningModule):
 
     def _write_rows(self, job: Job, images: Images, indices: list[int], rows: list[list[Row]]) -> None:
         for index, of_image in zip(indices, rows, strict=True):
-            self._write(job, images, index, Record(of_image))
+            reason = _not_finite(of_image)
+            self._write(job, images, index, Record(failed=reason) if reason else Record(of_image))
 
     def _write(self, job: Job, images: Images, index: int, record: Record) -> None:
-        self.records.add(self.keys[job], images.names[index], images.content_keys[index], record)
+        if record.failed and job.name not in self.told:
+            self.told.add(job.name)
+            print(f"{job.name} failed on {images.names[index]} ({job.table.name}): {record.failed}", flush=True)
+        self.records.add(self.keys[job], images.names[index], self._content(job, images, index), record)
+
+    def _content(self, job: Job, images: Images, index: int) -> str:
+        """All that a score depends on besides the job."""
+        return images.content_keys[index] + job.table.circumstances(images.image.device)
 
     def on_test_epoch_end(self) -> None:
-        """Wait until every process has written its last score, then read them all."""
+        """Wait until every process has written its last score, then read them all.
+
+        Raises:
+            ValueError: if some are not there.
+        """
         self.trainer.strategy.barrier()
         self.records.read()
+        for job in self.jobs:
+            lacking = len(self.chosen[job.table]) - len(self._kept(job))
+            if lacking:
+                raise ValueError(
+                    f"{lacking} of {len(self.chosen[job.table])} images have no score of {job.name} in the table "
+                    f"'{job.table.name}'. Every process must see the folder {self.records.folder}; then run again."
+                )
 
     def scores(self, job: Job) -> MethodScores:
         """What is known of a job."""
@@ -208,6 +232,12 @@ class Evaluation(LightningModule):
     def _kept(self, job: Job) -> list[tuple[str, Record]]:
         """The records of the images that the table is made of, in order."""
         return self.records.of(self.keys[job], [name for name in self.image_ids if name in self.chosen[job.table]])
+
+
+def _not_finite(rows: list[Row]) -> str:
+    """Which value of an image's rows is not a finite number; empty if all are."""
+    values = ((name, value) for row in rows for name, value in row.items() if isinstance(value, float))
+    return next((f"{name} is {value}" for name, value in values if not isfinite(value)), "")
 
 
 def _asked(table: Table, images: Images) -> Tensor:

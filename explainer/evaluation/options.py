@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 
 from explainer.attribution import AttributionMethod
 from explainer.evaluation.tables import (
+    ExamplesOptions,
+    ExamplesTable,
     InsertionDeletionOptions,
     InsertionDeletionTable,
     MaskingOptions,
@@ -37,8 +39,13 @@ TABLES: dict[str, type[Table]] = {
         TimingTable,
         SanityTable,
         ShortcutTable,
+        ExamplesTable,
     )
 }
+
+
+class UnsuitedError(ValueError):
+    """A table can't be made of this data set, whatever its options."""
 
 
 @dataclass
@@ -52,6 +59,7 @@ class TableOptions:
     recognition: RecognitionOptions = field(default_factory=RecognitionOptions)
     timing: TimingOptions = field(default_factory=TimingOptions)
     sanity: SanityOptions = field(default_factory=SanityOptions)
+    examples: ExamplesOptions = field(default_factory=ExamplesOptions)
 
 
 @dataclass(frozen=True)
@@ -79,15 +87,15 @@ def make_table(name: str, options: TableOptions, setting: Setting) -> Table:
     """A table by its name.
 
     Raises:
-        ValueError: for an unknown name, for classes that the classifier does not have, and if it can't be made of the
-            split; the message says why.
+        UnsuitedError: if it can't be made of the split; the message says why.
+        ValueError: for an unknown name, and for classes that the classifier does not have.
     """
     if name not in TABLES:
         raise ValueError(f"Unknown table '{name}'; choose one of: {', '.join(TABLES)}.")
     table = _make(name, options, setting)
     reason = "" if table is None else table.unsuited(setting.split)
     if table is None or reason:
-        raise ValueError(f"The table '{name}' can't be made: {reason or 'no shortcut is planted in the split'}.")
+        raise UnsuitedError(f"The table '{name}' can't be made: {reason or 'no shortcut is planted in the split'}.")
     return table
 
 

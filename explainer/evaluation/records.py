@@ -34,7 +34,7 @@ class Records:
     """The records in a folder.
 
     Args:
-        folder: created when the first line is written.
+        folder: created when the first line is written; processes that share the work must share it.
         rank: of this process.
     """
 
@@ -74,9 +74,9 @@ class Records:
         self._known[job, image] = when, content, record
         line = json.dumps([when, job, image, content, record.rows, record.failed, record.left_out])
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"rank{self.rank}.jsonl").open("a+b") as opened:
-            opened.write(b"" if _ends_with_line(opened) else b"\n")  # after a line that was cut short
-            opened.write(f"{line}\n".encode())
+        with (self.folder / f"rank{self.rank}.jsonl").open("a+b", buffering=0) as opened:
+            begin = "" if _ends_with_line(opened) else "\n"  # after a line that was cut short
+            opened.write(f"{begin}{line}\n".encode())  # at once, lest it mix with a line of another evaluation
 
     def of(self, job: str, images: Sequence[str]) -> list[tuple[str, Record]]:
         """The records of a job, in the order of the images; an image without one is not listed."""

@@ -256,7 +256,7 @@ class _CurveAUC(Metric):
 
     def __init__(self, explanandum: Explanandum, options: CurveOptions | None = None, **changes: Any) -> None:
         super().__init__()
-        self.explanandum = explanandum
+        self._classifier = (explanandum,)  # in a tuple: no part of the metric's own state
         self.options = replace(options or CurveOptions(), **changes)
         size = explanandum.card.image_size
         self.fractions = curve_fractions(self.options.step, size, size)
@@ -302,7 +302,7 @@ class InsertionAUC(_CurveAUC):
     """
 
     def _curve(self, image: Tensor, attribution: Tensor, target: Tensor) -> Tensor:
-        return insertion_curve(self.explanandum, image, attribution, target, self.options)
+        return insertion_curve(self._classifier[0], image, attribution, target, self.options)
 
 
 class DeletionAUC(_CurveAUC):
@@ -318,4 +318,4 @@ class DeletionAUC(_CurveAUC):
     """
 
     def _curve(self, image: Tensor, attribution: Tensor, target: Tensor) -> Tensor:
-        return deletion_curve(self.explanandum, image, attribution, target, self.options)
+        return deletion_curve(self._classifier[0], image, attribution, target, self.options)

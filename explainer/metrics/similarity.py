@@ -54,7 +54,8 @@ def structural_similarity(first: Tensor, second: Tensor) -> Tensor:
     if not len(first):
         return torch.zeros(0, device=first.device)
     one, other = (to_unit_range(maps.detach().float())[:, None] for maps in (first, second))
-    similarity = structural_similarity_index_measure(one, other, data_range=1.0, reduction="none")
+    with torch.autocast(one.device.type, enabled=False):  # it subtracts squares: bfloat16 would leave noise
+        similarity = structural_similarity_index_measure(one, other, data_range=1.0, reduction="none")
     assert isinstance(similarity, Tensor)  # and not also the full image, which was not asked for
     return similarity
 

@@ -3,30 +3,41 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from explainer.report.examples import plot_examples
 from explainer.report.plots import plot_ablation, plot_curves, plot_masking, plot_sanity
-from explainer.report.tables import Row, write_table
+from explainer.report.tables import Row, write_csv, write_table
 
 FIGURES: dict[str, Callable[[Path, Path], None]] = {
     "insertion_deletion_curves": plot_curves,
     "masking": plot_masking,
     "sanity": plot_sanity,
     "ablation": plot_ablation,
+    "examples_tiles": plot_examples,
 }
 """By the CSV file that they are made from."""
 
+ONLY_CSV = ("examples_tiles",)
+"""Files whose cells nobody can read."""
+
 
 def write_files(files: Mapping[str, list[Row]], folder: Path) -> None:
-    """Write tables by their names without suffix; one without rows is removed if it was there before."""
+    """Write tables by their names without suffix; one without rows is removed, with its figure, if it was there."""
     for name, rows in files.items():
         if not rows:
-            for suffix in ("csv", "md", "tex"):
+            for suffix in ("csv", "md", "tex", "png"):
                 (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+        elif name in ONLY_CSV:
+            write_csv(rows, folder / name)
         else:
             write_table(rows, folder / name)
 
 
 def write_figures(folder: Path) -> None:
-    """Draw what there are CSV files for."""
+    """Draw what there are CSV files for, and say which can't be drawn: an older version may have left them there."""
     for name, draw in FIGURES.items():
-        if (folder / f"{name}.csv").is_file():
-            draw(folder / f"{name}.csv", folder / f"{name}.png")
+        table = folder / f"{name}.csv"
+        if table.is_file():
+            try:
+                draw(table, folder / f"{name}.png")
+            except ValueError as error:
+                print(f"No figure of {name}: {error}")

@@ -4,6 +4,7 @@ H×W pixels of an image, S×S of a tile; pictures are uint8 [h,w,3], photographs
 in [0, 1].
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ HEAT = 0.65
 """Its share in a pixel of the overlay; the grey photograph has the rest."""
 OTHERS = 0.35
 """Grey of what is in the image besides the target, where the target itself is white."""
+NO_MAP = "no map"
 
 Floats = NDArray[np.floating]
 Picture = NDArray[np.uint8]
@@ -35,14 +37,12 @@ class Column:
     Args:
         photograph: [H,W,3].
         caption: e.g. the target's name.
-        truth: bool [H,W], where the target is; None if nobody knows.
-        others: bool [H,W], where something else is that has a class.
+        truth: where the target is, [H,W] as `truth_shades` gives it; None if nobody knows.
     """
 
     photograph: Floats
     caption: str
-    truth: NDArray[np.bool_] | None = None
-    others: NDArray[np.bool_] | None = None
+    truth: Floats | None = None
 
 
 @dataclass
@@ -52,12 +52,13 @@ class Row:
     Args:
         name: first line of its label.
         details: further lines, which may be long.
-        maps: [H,W] each, a column each; they are drawn as they are, 0 darkest and 1 lightest.
+        maps: [H,W] each, a column each; they are drawn as they are, 0 darkest and 1 lightest. None where the method
+            has no map.
     """
 
     name: str
     details: list[str]
-    maps: list[Floats]
+    maps: Sequence[Floats | None]
 
 
 def draw_gallery(columns: list[Column], rows: list[Row]) -> Picture:
@@ -69,7 +70,7 @@ def draw_gallery(columns: list[Column], rows: list[Row]) -> Picture:
     for row in rows:
         label = [line for text in (row.name, *row.details) for line in wrapped(text, LABEL)]
         pairs = zip(row.maps, columns, strict=True)
-        tiles.append((label, [overlay(values, column.photograph) for values, column in pairs]))
+        tiles.append((label, [_map_tile(values, column.photograph) for values, column in pairs]))
     left = max(_text_width(line) for label, _ in tiles for line in label) + 3 * GAP
     height = CAPTION + len(tiles) * (TILE + GAP) + FOOTER
     canvas = Image.new("RGB", (left + len(columns) * (TILE + GAP), height), "white")
@@ -100,18 +101,35 @@ def heat(values: Floats) -> Floats:
     return np.asarray(colormaps[COLOURS](values))[..., :3]
 
 
+def truth_shades(target: NDArray[np.bool_], others: NDArray[np.bool_]) -> Floats:
+    """Where the target is (1), where something else is that has a class (`OTHERS`), and the rest (0)."""
+    return np.where(target, 1.0, np.where(others, OTHERS, 0.0))
+
+
 def draw_truth(column: Column) -> Picture:
     """The target white, other objects grey, the rest black; white altogether where the truth is unknown."""
-    shape = column.photograph.shape[:2]
-    truth = np.ones(shape, bool) if column.truth is None else column.truth
-    others = np.zeros(shape, bool) if column.others is None else column.others
-    shade = np.where(truth, 1.0, np.where(others, OTHERS, 0.0))
+    shade = np.ones((1, 1)) if column.truth is None else column.truth
     return to_tile(np.repeat(shade[..., None], 3, axis=2))
+
+
+def _map_tile(values: Floats | None, photograph: Floats) -> Picture:
+    """The overlay, or a tile that says that there is none."""
+    if values is not None:
+        return overlay(values, photograph)
+    blank = Image.new("RGB", (TILE, TILE), "white")
+    _write(blank, ((TILE - _text_width(NO_MAP)) // 2, (TILE - LINE) // 2), NO_MAP, "dimgrey")
+    return np.asarray(blank)
 
 
 def to_tile(picture: Floats) -> Picture:
     """[H,W,3] in [0, 1] -> [S,S,3]."""
     return np.asarray(Image.fromarray(_eight_bit(picture)).resize((TILE, TILE), Image.Resampling.BILINEAR))
+
+
+def caption_of(name: str, probability: float) -> str:
+    """A class and its probability in [0, 1], which stays whole where the name is too wide for a tile."""
+    number = f" {probability:.2f}"
+    return shortened(name, TILE - _text_width(number)) + number
 
 
 def shortened(text: str, width: float) -> str:

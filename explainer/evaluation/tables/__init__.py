@@ -1,6 +1,7 @@
 """The tables, one a file."""
 
 from explainer.evaluation.tables.base import SplitFacts, Table
+from explainer.evaluation.tables.examples import ExamplesOptions, ExamplesTable
 from explainer.evaluation.tables.insertion_deletion import InsertionDeletionOptions, InsertionDeletionTable
 from explainer.evaluation.tables.masking import MaskingOptions, MaskingTable
 from explainer.evaluation.tables.pointing import PointingOptions, PointingTable
@@ -11,7 +12,8 @@ from explainer.evaluation.tables.shortcut import ShortcutOptions, ShortcutTable
 from explainer.evaluation.tables.timing import TimingOptions, TimingTable
 
 __all__ = [
-    "InsertionDeletionOptions", "InsertionDeletionTable", "MaskingOptions", "MaskingTable", "PointingOptions",
-    "PointingTable", "RecognitionOptions", "RecognitionTable", "SanityOptions", "SanityTable", "SegmentationOptions",
-    "SegmentationTable", "ShortcutOptions", "ShortcutTable", "SplitFacts", "Table", "TimingOptions", "TimingTable",
+    "ExamplesOptions", "ExamplesTable", "InsertionDeletionOptions", "InsertionDeletionTable", "MaskingOptions",
+    "MaskingTable", "PointingOptions", "PointingTable", "RecognitionOptions", "RecognitionTable", "SanityOptions",
+    "SanityTable", "SegmentationOptions", "SegmentationTable", "ShortcutOptions", "ShortcutTable", "SplitFacts",
+    "Table", "TimingOptions", "TimingTable",
 ]  # fmt: skip

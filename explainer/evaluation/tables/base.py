@@ -73,8 +73,13 @@ class Table(ABC):
 
     @property
     def key(self) -> str:
-        """Equal for tables that score alike."""
-        return digest(self.name, self.version, None if self.options is None else asdict(self.options))
+        """Equal for tables that score alike, of however many images they are made."""
+        options = {} if self.options is None else asdict(self.options)
+        return digest(self.name, self.version, {name: value for name, value in options.items() if name != "images"})
+
+    def circumstances(self, device: torch.device) -> str:
+        """What else a score depends on, such as the machine; kept scores count only if they are the same."""
+        return ""
 
     @property
     def limit(self) -> int | None:

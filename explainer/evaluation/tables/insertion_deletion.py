@@ -114,8 +114,9 @@ class InsertionDeletionTable(Table):
         return grouped(rows, maps.image_index, len(images))
 
     def main_rows(self, scores: Sequence[MethodScores]) -> list[Row]:
-        """The areas."""
-        return summary(scores, MEASURES)
+        """The areas, and the number of maps that they are means of: of several classes an image each counts."""
+        rows = summary(scores, MEASURES)
+        return [row | {"maps": len(list(one.flat))} for row, one in zip(rows, scores, strict=True)]
 
     def summarise(self, scores: Sequence[MethodScores]) -> Files:
         """Areas, mean curves, and how methods differ."""

@@ -21,6 +21,8 @@ from explainer.explanandum import Explanandum
 from explainer.metrics.bootstrap import Array, ratios
 from explainer.metrics.masking import THRESHOLDS, class_specificity, masked_probabilities
 
+TAKEN = ("none", "method", "target", "images", "image", "classifier")
+"""Names of other columns."""
 NONE = "none"
 """Table 1's column for images that are not masked."""
 WITHOUT_CHOSEN_CLASS = "without a class of the table"
@@ -49,7 +51,7 @@ class MaskingOptions:
 class MaskingTable(Table):
     """What the classifier gives a class whose image is masked by the mask of this class, or of another.
 
-    Files: `masking` (a matrix for each method), `masking_specificity` (mean of its diagonal minus mean off it),
+    In percent, as in Table 1. Files: `masking` (a matrix for each method), `masking_specificity` (mean of its diagonal minus mean off it),
     `masking_differences`.
 
     Args:
@@ -58,8 +60,8 @@ class MaskingTable(Table):
         chunk_size: masked images of one pass.
 
     Raises:
-        ValueError: for a class that the classifier does not have, one that is named twice, one that is called `none` as
-            the column of plain images is, and fewer than two.
+        ValueError: for a class that the classifier does not have, one that is named twice, one that is called as a
+            column of the table is (`TAKEN`), and fewer than two.
     """
 
     name = "masking"
@@ -74,9 +76,10 @@ class MaskingTable(Table):
                 f"The masking table can't be made of the classes {', '.join(names) or '(none)'}: give at least two "
                 f"different ones of: {', '.join(known)}."
             )
-        if NONE in names:
+        taken = [name for name in names if name in TAKEN]
+        if taken:
             raise ValueError(
-                f"'{NONE}' is the masking table's column of plain images; leave the class of this name out."
+                f"The masking table has columns of its own called {', '.join(taken)}; leave these classes out."
             )
         self.classes = [known.index(name) for name in names]
         self.chunk_size = chunk_size
@@ -117,7 +120,7 @@ class MaskingTable(Table):
         for one in scores:
             for target in names:
                 part = [row for rows in one.rows.values() for row in rows if row["target"] == target]
-                cells = [mean_of(column, of=_is_target(target)) for column in (NONE, *names)]
+                cells = [mean_of(column, 100, of=_is_target(target)) for column in (NONE, *names)]
                 matrix.append({"method": one.method, "target": target, "images": len(part), **measured(one, cells)})
         return {
             self.name: matrix,
@@ -135,7 +138,7 @@ def _is_target(name: str) -> Callable[[Row], bool]:
 
 
 def specificity(names: Sequence[str]) -> Measure:
-    """Mean of Table 1's diagonal minus mean off it, in [-1, 1]."""
+    """Mean of Table 1's diagonal minus mean off it, in percent, at most 100."""
     size = len(names)
 
     def sums(rows: list[Row]) -> list[float]:
@@ -148,6 +151,6 @@ def specificity(names: Sequence[str]) -> Measure:
 
     def statistic(totals: Array) -> Array:
         matrices = torch.from_numpy(ratios(totals)).unflatten(1, (size, size))
-        return np.array([class_specificity(matrix).item() for matrix in matrices])
+        return np.array([100 * class_specificity(matrix).item() for matrix in matrices])
 
     return Measure("specificity", 2 * size**2, sums, statistic)

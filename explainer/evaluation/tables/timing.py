@@ -73,6 +73,10 @@ class TimingTable(Table):
         """A few are enough."""
         return self.options.images
 
+    def circumstances(self, device: torch.device) -> str:
+        """The device: seconds of another one are no seconds of this one."""
+        return _name(device)
+
     def asks(self, images: Images) -> Tensor:
         """The present classes."""
         return images.labels
