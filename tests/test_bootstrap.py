@@ -7,13 +7,17 @@ from scipy import stats
 
 from explainer.metrics import bootstrap as module
 from explainer.metrics.bootstrap import (
+    SparseSums,
     bootstrap,
     bootstrap_interval,
     bootstrap_mean,
+    interval_of,
     mean_ratio,
     paired_difference,
     ratios,
+    resampled,
     sums_per_image,
+    tail_probability,
 )
 
 
@@ -30,11 +34,16 @@ def test_shapes_and_kinds(shape):
     np.testing.assert_allclose(interval.value, normal(*shape).mean(axis=0))
 
 
+def percentiles(images, level=0.95):
+    """The level whose plain percentiles are as far out as ours."""
+    return 1 - 2 * tail_probability(images, level)
+
+
 def test_the_draws_are_scipys():
     values = normal(30, 4, seed=3)
     interval = bootstrap_interval(values, level=0.9, draws=300, seed=7)
     expected = stats.bootstrap(
-        (values,), np.mean, axis=0, n_resamples=300, confidence_level=0.9, method="percentile", rng=7
+        (values,), np.mean, axis=0, n_resamples=300, confidence_level=percentiles(30, 0.9), method="percentile", rng=7
     ).confidence_interval
     np.testing.assert_allclose((interval.low, interval.high), expected, rtol=1e-12, atol=1e-14)
 
@@ -50,6 +59,52 @@ def test_about_95_of_100_intervals_cover_the_mean():
     interval = bootstrap_interval(samples, draws=1000)
     covered = ((interval.low < 2) & (interval.high > 2)).mean()
     assert 0.9 < covered < 0.98
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize("images", [4, 8, 30, 1000])
+def test_the_percentiles_lie_where_student_s_interval_would_of_normal_means(images, level):
+    """Hesterberg, 2015: z(a') sqrt((N - 1) / N) = t(a, N - 1), whose quantile is scipy's here."""
+    expected = stats.norm.cdf(-np.sqrt(images / (images - 1)) * stats.t.ppf((1 + level) / 2, images - 1))
+    assert tail_probability(images, level) == pytest.approx(expected, rel=0.01, abs=2e-5)
+    assert tail_probability(images, level) < (1 - level) / 2
+
+
+@pytest.mark.parametrize("kind", ["mean", "ratio"])
+def test_of_eight_images_too_about_95_of_100_intervals_cover_the_truth_which_plain_percentiles_do_not(kind):
+    """1000 experiments side by side; the ratio is that of two sums, as a mean over the classes of images is."""
+    random, images, experiments = np.random.default_rng(2), 8, 1000
+    trials = np.ones((images, experiments)) if kind == "mean" else random.integers(2, 7, (images, experiments))
+    sums = np.concatenate([trials * random.normal(2.0, 1, (images, experiments)), trials], axis=1)
+    found = resampled(ratios, sums, draws=1000)
+    interval = interval_of(found, np.full(experiments, images))
+    covered = ((interval.low < 2) & (interval.high > 2)).mean()
+    low, high = np.quantile(found.drawn, (0.025, 0.975), axis=0)
+    assert 0.92 < covered < 0.98
+    assert ((low < 2) & (high > 2)).mean() < 0.9
+
+
+def test_sparse_sums_are_those_of_the_whole_table():
+    """Also with an image that contributes nothing, a place that none contributes to, and entries that add up."""
+    sums = np.random.default_rng(0).integers(1, 5, (40, 6)) * (np.random.default_rng(1).random((40, 6)) < 0.2)
+    sums[3], sums[:, 1] = 0, 0
+    image, column = sums.nonzero()
+    halves = SparseSums(40, 6, *(np.tile(place, 2) for place in (image, column)), np.tile(sums[image, column] / 2, 2))
+    dense, sparse = resampled(mean_ratio, sums), resampled(mean_ratio, halves)
+    assert sparse.value == dense.value
+    np.testing.assert_allclose(sparse.drawn, dense.drawn, rtol=1e-12)
+    nothing = SparseSums(5, 2, np.array([], int), np.array([], int), np.array([]))
+    assert np.isnan(resampled(ratios, nothing, draws=3).drawn).all()
+    with pytest.raises(ValueError, match="finite sums"):
+        resampled(ratios, SparseSums(1, 2, np.array([0]), np.array([1]), np.array([np.inf])))
+
+
+def test_resamples_of_the_same_images_may_be_subtracted():
+    first, second = normal(50), normal(50, seed=1)
+    parts = [resampled(ratios, np.stack([values, np.ones(50)], axis=1)) for values in (first, second)]
+    found = interval_of(parts[0].minus(parts[1]), np.array([50]))
+    expected = paired_difference(first, second)
+    np.testing.assert_allclose([part.item() for part in found[:3]], expected[:3], rtol=1e-9)
 
 
 def test_equal_seeds_draw_equal_images_for_every_method():
@@ -162,7 +217,7 @@ def test_an_f_score_of_counts_agrees_with_scipy():
     interval = bootstrap(f_score, counts, draws=200, seed=1)
     expected = stats.bootstrap(
         tuple(counts.T), lambda *columns: f_score(np.array(columns).sum(axis=1)[None])[0],
-        paired=True, vectorized=False, n_resamples=200, method="percentile", rng=1,
+        paired=True, vectorized=False, n_resamples=200, method="percentile", rng=1, confidence_level=percentiles(25),
     ).confidence_interval  # fmt: skip
     np.testing.assert_allclose((interval.low, interval.high), expected)
 

@@ -69,6 +69,14 @@ def test_values_that_are_missing_do_not_count(values):
     assert interval_of(measured(MethodScores("rise", rows, {}), IOU)) == [None, None, None]
 
 
+def test_a_score_that_is_no_number_is_missing_and_an_infinite_one_an_error_that_names_its_column(values):
+    holes = [None if index % 3 == 0 else value for index, value in enumerate(values[0])]
+    with_nan = [np.nan if value is None else value for value in holes]
+    assert measured(scores_of("rise", with_nan), IOU) == measured(scores_of("rise", holes), IOU)
+    with pytest.raises(ValueError, match="column 'iou' holds an infinite value"):
+        measured(scores_of("rise", [0.5, -np.inf]), [mean_of("iou", name="error")])
+
+
 def test_without_rows_there_is_a_row_that_says_so():
     row = summary([scores_of("rise", [], failed=["a", "b"])], [mean_of("iou"), mean_of("mae")])[0]
     assert row == dict.fromkeys([*columns_of("iou"), *columns_of("mae")]) | {"method": "rise", "images": 0, "failed": 2}
@@ -169,3 +177,53 @@ def test_a_mean_over_classes_is_weighted_by_class_not_by_image():
 
     found = measured(MethodScores("rise", rows, {}), [Measure("rate", 4, sums, mean_ratio), mean_of("hit")])
     assert (found["rate"], found["hit"]) == (0.5, 0.9)
+
+
+# Scale.
+
+
+def test_measures_with_the_same_sums_share_them_and_are_what_they_are_by_themselves(values):
+    asked = []
+
+    def sums(rows):
+        asked.append(rows)
+        return {1: rows[0]["iou"], 0: 1.0}
+
+    parts = [
+        Measure("mean", 2, sums, lambda totals: totals[:, 1] / totals[:, 0]),
+        mean_of("iou"),
+        Measure("total", 2, sums, lambda totals: totals[:, 1]),
+    ]
+    together = measured(scores_of("rise", values[0]), parts)
+    assert len(asked) == 30, "Each image is asked once, for both measures."
+    assert together == {
+        name: value for part in parts for name, value in measured(scores_of("rise", values[0]), [part]).items()
+    }
+    assert together["mean"] == pytest.approx(together["iou"])
+    assert together["total"] == pytest.approx(30 * together["iou"])
+
+
+def test_each_method_is_drawn_once_not_in_each_of_its_pairs(values):
+    """Of 12 methods there are 66 pairs; equal seeds draw equal images, so nothing is lost."""
+    seen = []
+
+    def statistic(totals):
+        seen.append(len(totals))
+        return totals[:, 0] / totals[:, 1]
+
+    mean = Measure("iou", 2, mean_of("iou").sums, statistic, may_lack=True)
+    methods = [scores_of(f"{index}", values[0] + index / 10) for index in range(5)]
+    found = differences(methods, [mean])
+    assert len(found) == 10
+    assert len(seen) == 2 * len(methods), "Each method's total, and its draws."
+    assert found == differences(methods, IOU)
+    assert [row for row in found if row["other"] == "4"][2:3] == differences(methods[2::2], [mean])
+
+
+def test_a_method_that_lacks_an_image_changes_the_pairs_that_it_is_in_alone(values):
+    whole = [scores_of(name, values[index], failed=()) for index, name in enumerate(("rise", "mask"))]
+    lacking = scores_of("center", values[0][:20] ** 2, failed=["image20"])
+    found = differences([*whole, lacking], IOU)
+    assert [row["images"] for row in found] == [30, 20, 20]
+    for pair, row in zip(([0, 1], [0, 2], [1, 2]), found, strict=True):
+        assert differences([[*whole, lacking][index] for index in pair], IOU) == [row]

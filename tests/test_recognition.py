@@ -90,6 +90,14 @@ def test_a_class_that_is_never_recognised_scores_zero_and_one_that_is_not_there_
     assert all(value.isnan() for value in scores_from_counts(**counts([0, 0], [0, 0], [0, 0])).values())
 
 
+def test_scores_of_many_counts_at_once_are_those_of_each():
+    found = [recognition_counts(*random_case(seed), 0.3) for seed in range(3)]
+    together = scores_from_counts(**{name: torch.stack([one[name] for one in found]) for name in found[0]})
+    for index, one in enumerate(found):
+        for name, value in scores_from_counts(**one).items():
+            assert together[name][index] == value
+
+
 def test_a_perfect_classifier_scores_one():
     scores = scores_from_counts(**recognition_counts(2 * LABELS - 1, LABELS))
     assert all(value == 1 for value in scores.values())

@@ -11,7 +11,7 @@ from reference import nn_explainer as reference
 from reference.convert import ignored_pixels, nested, per_image
 from torch import Tensor
 
-from explainer.metrics.segmentation import agreement, saliency
+from explainer.metrics.segmentation import SegmentationAgreement, agreement, saliency
 
 REFERENCES = {"acc": reference.accuracy, "iou": reference.iou, "mae": reference.mae}
 SHAPES = [(4, 5, 7), (3, 8, 6), (2, 1, 9), (5, 13, 4), (1, 3, 3)]
@@ -159,3 +159,36 @@ def test_saliency_stays_finite_where_a_probability_underflows() -> None:
     """A class that the classifier is sure is not there, by 120 logits, is bad but not infinitely bad."""
     log_probabilities = torch.tensor([[0.0, -120.0]]).log_softmax(dim=1)
     close(saliency(torch.ones(1, 4, 4), log_probabilities, torch.tensor([[0.0, 1.0]])), [120.0])
+
+
+def test_images_without_a_valid_pixel_or_a_class_are_left_out_of_the_means_that_they_lack() -> None:
+    """One of them would turn a mean into NaN or infinity for good."""
+    shape = (4, 6, 5)
+    mask, truth, valid = random_mask(1, shape), random_bool(2, shape, 0.4), random_bool(3, shape, 0.6)
+    valid[1] = False
+    log_probabilities, labels = torch.randn(4, 3, dtype=torch.float64).log_softmax(dim=1), torch.eye(3)[[0, 1, 2, 0]]
+    labels[2] = 0
+    whole, first, second = (SegmentationAgreement() for _ in range(3))
+    batch = (mask, truth, valid, log_probabilities, labels)
+    whole.update(*batch)
+    for metric, part in ((first, slice(0, 2)), (second, slice(2, 4))):
+        metric.update(*(value[part] for value in batch))
+    first.merge_state(second)
+    found = whole.compute()
+    assert first.compute() == pytest.approx(found)
+    assert [found[name] for name in ("images", "agreement_images", "saliency_images")] == [4, 3, 3]
+    scores = agreement(*(value[[0, 2, 3]] for value in (mask, truth, valid)))
+    for name, values in scores.items():
+        assert found[name] == pytest.approx(100 * values.mean().item())
+    kept = [0, 1, 3]
+    assert found["sal"] == pytest.approx(saliency(mask[kept], log_probabilities[kept], labels[kept]).mean().item())
+
+
+def test_without_an_image_that_has_a_score_its_mean_is_nan() -> None:
+    """And the counts say why."""
+    metric = SegmentationAgreement()
+    nothing = torch.zeros(1, 4, 4, dtype=torch.bool)
+    metric.update(torch.ones(1, 4, 4), nothing, nothing, torch.zeros(1, 3).log_softmax(dim=1), torch.zeros(1, 3))
+    found = metric.compute()
+    assert all(math.isnan(found[name]) for name in ("acc", "iou", "mae", "sal"))
+    assert [found[name] for name in ("images", "agreement_images", "saliency_images")] == [1, 0, 0]

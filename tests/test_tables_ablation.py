@@ -17,7 +17,7 @@ from explainer.evaluation.tables import (
     SegmentationTable,
     SplitFacts,
 )
-from explainer.evaluation.tables.ablation import Ablation, ablation_rows, parse_ablation
+from explainer.evaluation.tables.ablation import Ablation, ablation_differences, ablation_rows, parse_ablation
 
 RISE = ("rise:masks=9", "rise:masks=3", "rise:masks=27")
 
@@ -120,7 +120,7 @@ def test_the_rows_have_the_order_of_the_values_and_the_tables_main_numbers():
         names = [name for name in main[text] if name != "method"]
         assert cells(row, *names) == cells(main[text], *names)
     assert list(rows[0])[:4] == ["method", "option", "value", "insertion"]
-    assert list(rows[0])[-2:] == ["images", "failed"]
+    assert list(rows[0])[-3:] == ["images", "failed", "maps"]
 
 
 def test_several_tables_stand_side_by_side_each_with_its_own_counts():
@@ -146,6 +146,34 @@ def test_several_tables_stand_side_by_side_each_with_its_own_counts():
         assert row["segmentation_images"] == segmentation["images"]
         assert row["masking_images"] == 2
     assert [row["segmentation_failed"] for row in rows] == [int(text == sorted(RISE)[0]) for text in RISE]
+
+
+def test_values_are_compared_as_each_table_compares_methods():
+    explanandum = freeze(SmallNet())
+    images = scenes(explanandum)
+    tables = [
+        SegmentationTable(explanandum, SegmentationOptions()),
+        MaskingTable(explanandum, MaskingOptions(("dog", "cat"))),
+    ]
+    scores = {table: made(table, images) for table in tables}
+    ablation = parse_ablation("rise:masks=9,3,27")
+    rows = ablation_differences(ablation, scores)
+    assert list(rows[0]) == [
+        "method", "option", "value", "other", "table", "measure",
+        "difference", "difference_low", "difference_high", "images",
+    ]  # fmt: skip
+    assert len({tuple(row) for row in rows}) == 1
+    expected = [
+        [ablation.variants[row["value"]], ablation.variants[row["other"]], row["measure"], row["difference"]]
+        for row in rows
+    ]
+    assert expected == [
+        cells(row, "method", "other", "measure", "difference")
+        for table in tables
+        for row in table.summarise(scores[table])[f"{table.name}_differences"]
+    ]
+    assert {row["table"] for row in rows} == {"segmentation", "masking"}
+    assert [cells(row, "method", "option", "images") for row in rows] == [["rise", "masks", 2]] * 15
 
 
 def test_a_variant_that_failed_throughout_keeps_its_row():

@@ -6,10 +6,11 @@ H×W pixels.
 import pytest
 import torch
 from toy_models import SIZE, BreakableNet, BrokenError, GapNet, SmallNet, freeze
-from toy_tables import have_equal_columns, make_images, noise, scores_of
+from toy_tables import cells, have_equal_columns, make_images, noise, scores_of
 
 from explainer.attribution import METHODS
 from explainer.evaluation.options import Setting, TableOptions, make_table
+from explainer.evaluation.records import MethodScores
 from explainer.evaluation.tables import SanityOptions, SanityTable, SplitFacts
 
 LAYERS = ["logits", "head.1", "features.4", "features.0"]
@@ -144,14 +145,66 @@ def test_the_classifier_itself_stays_as_it_is():
     assert explanandum.fingerprint == before
 
 
-def test_a_map_that_is_not_finite_counts_as_flat():
-    class Broken(METHODS["center"]):
-        def __call__(self, image, target):
-            return super().__call__(image, target).fill_(torch.nan)
+class Broken(METHODS["center"]):
+    """No map of the first image is finite."""
 
+    def __call__(self, image, target):
+        maps = super().__call__(image, target)
+        maps[0] = torch.nan
+        return maps
+
+
+def test_a_map_that_is_not_finite_has_no_similarity_and_is_counted():
+    """A similarity of 0 would be the best result there is."""
     table, _ = table_of(make=lambda name, copy: Broken(copy))
+    scores = scored(table, "center")
+    assert [cells(row, "rank_correlation", "ssim") for row in scores.rows["image0"]] == [[None, None]] * 2 * len(LAYERS)
+    files = table.summarise([scores])
+    for row in (*files["sanity"], *files["sanity_summary"], *table.main_rows([scores])):
+        assert cells(row, "rank_correlation", "ssim") == pytest.approx([1, 1], abs=1e-5)  # of the others
+        assert cells(row, "images", "failed", "not_finite") == [3, 0, 1]
+
+
+def test_without_any_finite_map_there_is_no_number():
+    table, _ = table_of(make=lambda name, copy: Broken(copy))
+    files = table.summarise([scored(table, "center", labels=((0,),))])
+    for row in (*files["sanity"], *files["sanity_summary"]):
+        assert cells(row, "rank_correlation", "ssim", "images", "not_finite") == [None, None, 1, 1]
+
+
+def test_a_flat_map_is_finite_and_like_no_other():
+    class Flat(METHODS["center"]):
+        def __call__(self, image, target):
+            return torch.zeros_like(super().__call__(image, target))
+
+    table, _ = table_of(make=lambda name, copy: Flat(copy))
     for row in curves(table, scored(table, "center")):
-        assert row["rank_correlation"] == 0
+        assert cells(row, "rank_correlation", "not_finite") == [0, 0]
+
+
+def test_the_summary_is_the_mean_over_the_layers_of_each_mode_and_methods_are_compared_in_it():
+    table, _ = table_of()
+    scores = [scored(table, name) for name in ("grad_cam", "center")]
+    files = table.summarise([*scores, MethodScores("none", {}, {"image0": "why"})])
+    rows = files["sanity_summary"]
+    assert [cells(row, "method", "mode", "failed") for row in rows] == [
+        [method, mode, int(method == "none")]
+        for method in ("grad_cam", "center", "none")
+        for mode in ("cascading", "independent")
+    ]
+    for one in scores:
+        for mode in ("cascading", "independent"):
+            values = [row["rank_correlation"] for row in one.flat if row["mode"] == mode]
+            row = next(row for row in rows if (row["method"], row["mode"]) == (one.method, mode))
+            assert row["rank_correlation"] == pytest.approx(sum(values) / len(values))
+            assert row["rank_correlation_low"] <= row["rank_correlation"] <= row["rank_correlation_high"]
+    found = files["sanity_differences"]
+    assert [cells(row, "method", "other", "measure", "images") for row in found] == [
+        ["grad_cam", "center", f"{mode}_{name}", 3]
+        for mode in ("cascading", "independent")
+        for name in ("rank_correlation", "ssim")
+    ]
+    assert found[0]["difference"] == pytest.approx(rows[0]["rank_correlation"] - rows[2]["rank_correlation"])
 
 
 def test_equal_seeds_give_equal_rows_and_other_seeds_others():

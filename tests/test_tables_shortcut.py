@@ -112,7 +112,35 @@ def test_classifiers_stand_side_by_side_and_only_methods_of_the_same_one_are_com
         cells(row, "classifier", "method", "other", "measure", "difference") for row in files["shortcut_differences"]
     ]
     assert found == [["fooled", "a", "b", part, value] for part, value in zip(PARTS, (-100, 100, 0), strict=True)]
+    between = [
+        cells(row, "method", "classifier", "other", "measure", "difference") for row in files["shortcut_classifiers"]
+    ]
+    assert between == [
+        ["a", "fooled", "honest", part, value] for part, value in zip(PARTS, (-100, 100, 0), strict=True)
+    ]
+    assert list(files["shortcut_classifiers"][0])[:3] == ["method", "classifier", "other"]
     assert have_equal_columns(*scores)
+
+
+def test_classifiers_are_compared_on_the_same_images_pair_by_pair():
+    """Images differ much more than the classifiers do; each by itself would hide the difference."""
+    table, explanandum = table_of()
+    images = scenes(explanandum, [[1]] * 6)
+    cue = images.batch.cue_mask[:, None].float()
+    share = torch.linspace(0.2, 0.8, 6)[:, None, None, None]
+
+    def of(shift, classifier):
+        dog = (images.batch.mask == DOG + 1)[:, None].float()
+        maps = (share + shift) * cue / cue.sum(dim=(2, 3), keepdim=True)
+        maps = maps + (1 - share - shift) * dog / dog.sum(dim=(2, 3), keepdim=True)
+        return scores_of(table, images, maps.expand(-1, 3, -1, -1), unit_range=True, classifier=classifier)
+
+    files = table.summarise([of(0.1, "fooled"), of(0.0, "honest")])
+    row = next(row for row in files["shortcut_classifiers"] if row["measure"] == "cue")
+    assert cells(row, "difference", "difference_low", "difference_high") == pytest.approx([10, 10, 10], abs=1e-3)
+    low, high = (row["cue_low" if row["classifier"] == "fooled" else "cue_high"] for row in files["shortcut"])
+    assert low < high, "The two intervals by themselves overlap."
+    assert row["images"] == 6
 
 
 def test_an_unknown_class_is_an_error_that_lists_the_known_ones():

@@ -3,12 +3,20 @@
 Every statistic is computed from sums over images, so that a resample is a row of counts (how often each image was
 drawn) and all of them together are a matrix product: with one seed the draws are those of `scipy.stats.bootstrap`, in
 a tenth of its time and memory. Columns are resampled together, and equal seeds draw equal images: the intervals of
-two methods over the same images belong to the same resamples. Below some 20 images the intervals are too narrow.
+two methods over the same images belong to the same resamples.
+
+The plain percentiles are too narrow for few images: of 8, an interval of 95 % holds in 87 % of simulations with normal
+scores. They are taken farther out instead, the expanded percentile interval of Hesterberg ("What Teachers Should Know
+About the Bootstrap", The American Statistician 69(4), 2015; arXiv:1411.5279), which holds in 94 % of them, of 5 images
+in 92 %; from some 100 images on there is hardly a difference. It mends neither skewness, nor ratios that rest on far
+fewer images than were drawn (a rare class); and no bound lies beyond the draws, which of 2 or 3 images says little.
 
 N images, V values, K sums an image, M statistics, D draws.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from math import sqrt
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +33,43 @@ DRAWS = 2000
 CHUNK_BYTES = 64 * 2**20
 BYTES_A_DRAW = 24
 """For each image: its index, its count, and the count as a float."""
+
+
+class SparseSums(NamedTuple):
+    """Sums [N,K] of which most are zero, entry by entry: of 1000 classes an image has two or three.
+
+    Attributes:
+        images: N.
+        width: K.
+        image: of each entry, long [E]; an image without an entry contributes zeros, and counts.
+        column: likewise; entries of the same image and column add up.
+        value: float64 [E].
+    """
+
+    images: int
+    width: int
+    image: NDArray[np.int64]
+    column: NDArray[np.int64]
+    value: Array
+
+
+class Resamples(NamedTuple):
+    """A statistic, and what became of it in each draw.
+
+    Those of two statistics over the same images, with the same draws and seed, may be subtracted: the draws are paired.
+
+    Attributes:
+        value: of all images, float64 [] or [M].
+        drawn: [D] or [D,M]; NaN where a draw holds nothing to compute it from. Of fewer than two images D is 1: there
+            is nothing to draw.
+    """
+
+    value: Array
+    drawn: Array
+
+    def minus(self, other: "Resamples") -> "Resamples":
+        """The difference, draw by draw."""
+        return Resamples(self.value - other.value, self.drawn - other.drawn)
 
 
 class Interval(NamedTuple):
@@ -83,11 +128,10 @@ def bootstrap_mean(
     present = ~np.isnan(columns)
     sums = sums_per_image(np.concatenate([np.where(present, columns, 0), present], axis=1), image_ids)
     images = (sums[:, columns.shape[1] :] > 0).sum(axis=0)
-    interval = bootstrap(ratios, sums[sums.any(axis=1)], level, draws, seed)
-    low, high = (np.where(images > 1, bound, np.nan) for bound in (interval.low, interval.high))
-    shape = table.shape[1:]
-    used, left_out = present.sum(axis=0).reshape(shape), (~present).sum(axis=0).reshape(shape)
-    return Interval(interval.value.reshape(shape), low.reshape(shape), high.reshape(shape), used, left_out)
+    interval = interval_of(resampled(ratios, sums[sums.any(axis=1)], draws, seed), images, level)
+    value, low, high = (part.reshape(table.shape[1:]) for part in interval[:3])
+    used, left_out = (counts.sum(axis=0).reshape(table.shape[1:]) for counts in (present, ~present))
+    return Interval(value, low, high, used, left_out)
 
 
 def paired_difference(
@@ -95,7 +139,8 @@ def paired_difference(
 ) -> Interval:
     """Mean of `first` - `second` over the same images; an image counts only if both have a value.
 
-    An interval without 0 says that the two differ; the two intervals by themselves may overlap nevertheless.
+    An interval without 0 says that the two differ; the two intervals by themselves may overlap nevertheless. Of many
+    such intervals some lack the 0 by chance: at 95 %, one in twenty of those whose two do not differ.
 
     Args:
         first: [N] or [N,M].
@@ -129,15 +174,78 @@ def bootstrap(
         ValueError: If `sums` is no finite table, or `level` or `draws` is out of range.
     """
     table = _float64(sums)
-    _check(table, level, draws)
-    value = statistic(table.sum(axis=0, keepdims=True))[0]
-    if len(table) < 2:
-        bounds = np.full((2, *value.shape), np.nan)
-    else:
-        drawn = np.concatenate([statistic(totals) for totals in _resampled_totals(table, draws, seed)])
-        bounds = _quantiles(drawn, ((1 - level) / 2, (1 + level) / 2))
-    used = np.full(value.shape, len(table), np.int64)
-    return Interval(value, bounds[0], bounds[1], used, np.zeros_like(used))
+    found = resampled(statistic, table, draws, seed)
+    return interval_of(found, np.full(found.value.shape, len(table), np.int64), level)
+
+
+def resampled(
+    statistic: Statistic, sums: ArrayLike | Tensor | SparseSums, draws: int = DRAWS, seed: int = 0
+) -> Resamples:
+    """A statistic of sums over images, and of the sums over drawn images.
+
+    Args:
+        statistic: as in `bootstrap`.
+        sums: [N,K], finite.
+        draws: D.
+        seed: of the draws; N and the seed alone decide which images are drawn.
+
+    Raises:
+        ValueError: If `sums` is no finite table, or there is no draw.
+    """
+    if not isinstance(sums, SparseSums):
+        sums = _float64(sums)
+    _check(sums, draws)
+    value = statistic(_total(sums))[0]
+    if _count(sums) < 2:
+        return Resamples(value, value[None])
+    return Resamples(value, np.concatenate([statistic(totals) for totals in _drawn_totals(sums, draws, seed)]))
+
+
+def interval_of(resamples: Resamples, images: NDArray[np.int64], level: float = LEVEL) -> Interval:
+    """From draws to bounds (see the top of the file); with fewer than two images there are none.
+
+    Args:
+        resamples: of statistics [] or [M].
+        images: that each statistic rests on, of the same shape.
+        level: probability that the interval is to hold.
+
+    Raises:
+        ValueError: If `level` is out of range.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"Expected 0 < level < 1, got {level}.")
+    value = np.asarray(resamples.value)
+    columns = resamples.drawn.reshape(len(resamples.drawn), value.size).T
+    bounds = [_bounds(column, int(count), level) for column, count in zip(columns, images.ravel(), strict=True)]
+    low, high = np.array(bounds).reshape(-1, 2).T.reshape(2, *value.shape)
+    return Interval(value, low, high, images, np.zeros_like(images))
+
+
+def tail_probability(images: int, level: float = LEVEL) -> float:
+    """What lies beyond either percentile: a' with z(a') = -sqrt(N / (N - 1)) t(a, N - 1), where 2 a = 1 - level.
+
+    Args:
+        images: N, at least 2.
+        level: probability that the interval is to hold.
+    """
+    quantile = sqrt(images / (images - 1)) * _student_quantile((1 + level) / 2, images - 1)
+    return NormalDist().cdf(-quantile)
+
+
+def _student_quantile(probability: float, degrees: int) -> float:
+    """Of Student's t, by its expansion around the normal one (Abramowitz and Stegun, 26.7.5).
+
+    At 97.5 % it is .03 % too small with 4 degrees of freedom, less with more, and 11 % with one, where the percentiles
+    lie at the outermost draws anyway.
+    """
+    z = NormalDist().inv_cdf(probability)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))
 
 
 def ratios(totals: Array) -> Array:
@@ -168,32 +276,50 @@ def _float64(values: ArrayLike | Tensor) -> Array:
     return np.asarray(values.detach().double().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
 
 
-def _check(table: Array, level: float, draws: int) -> None:
-    if table.ndim != 2 or not np.isfinite(table).all():
-        raise ValueError(f"Expected finite sums [images, sums], got shape {table.shape}; leave out what is not finite.")
-    if not 0 < level < 1 or draws < 1:
-        raise ValueError(f"Expected 0 < level < 1 and draws >= 1, got {level} and {draws}.")
+def _check(sums: Array | SparseSums, draws: int) -> None:
+    values, shape = (sums.value, (sums.images, sums.width)) if isinstance(sums, SparseSums) else (sums, sums.shape)
+    if len(shape) != 2 or not np.isfinite(values).all():
+        raise ValueError(f"Expected finite sums [images, sums], got shape {shape}; leave out what is not finite.")
+    if draws < 1:
+        raise ValueError(f"Expected draws >= 1, got {draws}.")
 
 
-def _resampled_totals(sums: Array, draws: int, seed: int) -> list[Array]:
+def _count(sums: Array | SparseSums) -> int:
+    return sums.images if isinstance(sums, SparseSums) else len(sums)
+
+
+def _total(sums: Array | SparseSums) -> Array:
+    """Over all images, [1,K]."""
+    if isinstance(sums, SparseSums):
+        return _by_column(sums, sums.value)[None]
+    return sums.sum(axis=0, keepdims=True)
+
+
+def _by_column(sums: SparseSums, values: Array) -> Array:
+    """Values [E] of the entries, added up for each column, [K]."""
+    return np.bincount(sums.column, values, sums.width).astype(np.float64, copy=False)
+
+
+def _drawn_totals(sums: Array | SparseSums, draws: int, seed: int) -> Iterator[Array]:
     """Totals over resampled images, [d,K] each; so many draws at once that memory stays bounded."""
-    images, random = len(sums), np.random.default_rng(seed)
+    images, random = _count(sums), np.random.default_rng(seed)
     chunk = max(1, CHUNK_BYTES // (BYTES_A_DRAW * images))
-    found = []
     for start in range(0, draws, chunk):
         rows = min(chunk, draws - start)
         chosen = random.integers(0, images, (rows, images))
         chosen += images * np.arange(rows)[:, None]
-        counts = np.bincount(chosen.ravel(), minlength=rows * images).reshape(rows, images)
-        found.append(counts.astype(np.float64) @ sums)
-    return found
+        counts = np.bincount(chosen.ravel(), minlength=rows * images).reshape(rows, images).astype(np.float64)
+        if isinstance(sums, SparseSums):
+            yield np.stack([_by_column(sums, count[sums.image] * sums.value) for count in counts])
+        else:
+            yield counts @ sums
 
 
-def _quantiles(drawn: Array, probabilities: tuple[float, float]) -> Array:
-    """Quantiles over the draws [D,...] that have a value -> [2,...]; NaN where none has."""
-    if not np.isnan(drawn).any():
-        return np.quantile(drawn, probabilities, axis=0)
-    columns = drawn.reshape(len(drawn), -1).T
-    kept = [column[~np.isnan(column)] for column in columns]
-    found = [np.quantile(column, probabilities) if len(column) else np.full(2, np.nan) for column in kept]
-    return np.stack(found, axis=1).reshape(2, *drawn.shape[1:])
+def _bounds(drawn: Array, images: int, level: float) -> tuple[float, float]:
+    """Percentiles of the draws [D] that have a value; NaN where none has, and for fewer than two images."""
+    kept = drawn[~np.isnan(drawn)]
+    if images < 2 or not len(kept):
+        return np.nan, np.nan
+    tail = tail_probability(images, level)
+    low, high = np.quantile(kept, (tail, 1 - tail))
+    return float(low), float(high)

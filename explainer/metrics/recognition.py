@@ -64,16 +64,18 @@ def per_class_scores(tp: Tensor, fp: Tensor, fn: Tensor) -> dict[str, Tensor]:
 
 
 def scores_from_counts(tp: Tensor, fp: Tensor, fn: Tensor) -> dict[str, Tensor]:
-    """Precision, recall and F-score over all classes, from the counts [C] of `recognition_counts`.
+    """Precision, recall and F-score over all classes, from the counts [...,C] of `recognition_counts`.
 
     Returns:
-        Scalars in [0, 1]. `micro_precision`, `micro_recall`, `micro_f_score`: each decision counts alike, as in the
-        authors' code for Table 4, in which indeed F is the harmonic mean of the other two. `macro_…`: each class counts
-        alike, but for those that neither occur nor are ever recognised. NaN if there is no such decision or class.
+        float64 [...] in [0, 1]. `micro_precision`, `micro_recall`, `micro_f_score`: each decision counts alike, as in
+        the authors' code for Table 4, in which indeed F is the harmonic mean of the other two. `macro_…`: each class
+        counts alike, but for those that neither occur nor are ever recognised. NaN if there is no such decision or
+        class.
     """
-    micro, macro = per_class_scores(tp.sum(), fp.sum(), fn.sum()), per_class_scores(tp, fp, fn)
+    micro = per_class_scores(*(counts.sum(dim=-1) for counts in (tp, fp, fn)))
+    macro = per_class_scores(tp, fp, fn)
     return {f"micro_{name}": value for name, value in micro.items()} | {
-        f"macro_{name}": value.nanmean() for name, value in macro.items()
+        f"macro_{name}": value.nanmean(dim=-1) for name, value in macro.items()
     }
 
 

@@ -58,29 +58,43 @@ def _sum(values: Tensor) -> Tensor:
 class SegmentationAgreement(Metric):
     """Means over images of accuracy, IoU, saliency score and mean absolute error; additive over devices.
 
-    Accuracy, IoU and error are in percent, as in Table 2.
+    Accuracy, IoU and error are in percent, as in Table 2. An image without a valid pixel has none of the three, one
+    without a class no saliency score: neither changes the mean that it is no part of.
     """
 
     full_state_update = False
+    sal: Tensor
     images: Tensor
+    agreement_images: Tensor
+    saliency_images: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("acc", "iou", "sal", "mae", "images"):
+        for name in ("acc", "iou", "sal", "mae", "images", "agreement_images", "saliency_images"):
             self.add_state(name, torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, mask: Tensor, truth: Tensor, valid: Tensor, log_probabilities: Tensor, labels: Tensor) -> None:
         """Add a batch; shapes as in `agreement` and `saliency`."""
+        has_pixels, has_class = valid.flatten(1).any(dim=1), labels.bool().any(dim=1)
         scores = agreement(mask, truth, valid)
         for name in ("acc", "iou", "mae"):
-            self._add(name, 100 * scores[name])
-        self._add("sal", saliency(mask, log_probabilities, labels))
+            self._add(name, 100 * scores[name][has_pixels])
+        self._add("sal", saliency(mask, log_probabilities, labels)[has_class])
         self.images += len(mask)
+        self.agreement_images += has_pixels.sum()
+        self.saliency_images += has_class.sum()
 
     def _add(self, name: str, values: Tensor) -> None:
         setattr(self, name, getattr(self, name) + values.double().sum())
 
     def compute(self) -> dict[str, float]:
-        """`acc`, `iou`, `sal`, `mae` (means) and `images` (their number)."""
-        means = {name: (getattr(self, name) / self.images).item() for name in ("acc", "iou", "sal", "mae")}
-        return means | {"images": int(self.images.item())}
+        """The means and the numbers of images that they rest on.
+
+        Returns:
+            `acc`, `iou`, `sal` and `mae`, NaN without an image that has one; `images`: all that were added;
+            `agreement_images`: those with a valid pixel, hence with `acc`, `iou` and `mae`; `saliency_images`: those
+            with a class, hence with `sal`.
+        """
+        means = {name: (getattr(self, name) / self.agreement_images).item() for name in ("acc", "iou", "mae")}
+        counts = {name: int(getattr(self, name).item()) for name in ("images", "agreement_images", "saliency_images")}
+        return means | {"sal": (self.sal / self.saliency_images).item()} | counts

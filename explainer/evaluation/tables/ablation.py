@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from explainer.attribution.spec import parse_method, split_options
+from explainer.evaluation.measures import columns_of
 from explainer.evaluation.records import MethodScores, Row
 from explainer.evaluation.tables.base import Table
 
 NAME = "ablation"
-COUNTS = ("images", "failed")
-"""Columns that every table has for itself."""
+COUNTS = ("images", "failed", "maps")
+"""Columns that each table has for itself."""
 
 
 @dataclass(frozen=True)
@@ -85,4 +86,26 @@ def ablation_rows(ablation: Ablation, tables: Mapping[Table, Sequence[MethodScor
     return [
         {"method": ablation.method, "option": ablation.option, "value": value, **cells[variant]}
         for value, variant in ablation.variants.items()
+    ]
+
+
+def ablation_differences(ablation: Ablation, tables: Mapping[Table, Sequence[MethodScores]]) -> list[Row]:
+    """How the values differ, on the same images: for each two, table and measure the first minus the other.
+
+    Args:
+        ablation: what varied.
+        tables: scores of all variants, in each table; one that compares no methods has no rows.
+    """
+    values = {variant: value for value, variant in ablation.variants.items()}
+    return [
+        {
+            "method": ablation.method,
+            "option": ablation.option,
+            "value": values[row["method"]],
+            "other": values[row["other"]],
+            "table": table.name,
+            **{name: row[name] for name in ("measure", *columns_of("difference"), "images")},
+        }
+        for table, scores in tables.items()
+        for row in table.summarise(scores).get(f"{table.name}_differences", [])
     ]

@@ -51,8 +51,8 @@ class MaskingOptions:
 class MaskingTable(Table):
     """What the classifier gives a class whose image is masked by the mask of this class, or of another.
 
-    In percent, as in Table 1. Files: `masking` (a matrix for each method), `masking_specificity` (mean of its diagonal minus mean off it),
-    `masking_differences`.
+    In percent, as in Table 1. Files: `masking` (a matrix for each method), `masking_specificity` (mean of its diagonal
+    minus mean off it), `masking_differences`.
 
     Args:
         explanandum: the classifier.

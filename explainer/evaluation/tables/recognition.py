@@ -3,22 +3,23 @@
 B images, C classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from explainer.evaluation.images import Images
 from explainer.evaluation.maps import ClassMaps
-from explainer.evaluation.measures import Measure, differences, summary
+from explainer.evaluation.measures import Measure, Sums, differences, summary
 from explainer.evaluation.methods import NamedMethod
 from explainer.evaluation.records import MethodScores, Row
 from explainer.evaluation.tables.base import Files, Table
 from explainer.masking import apply_mask
 from explainer.metrics.bootstrap import Array
-from explainer.metrics.recognition import MASKED_THRESHOLD, PLAIN_THRESHOLD, recognition_counts
+from explainer.metrics.recognition import MASKED_THRESHOLD, PLAIN_THRESHOLD, recognition_counts, scores_from_counts
 
 PLAIN = "plain"
 COUNTS = ("tp", "fp", "fn")
@@ -41,18 +42,24 @@ class RecognitionOptions:
 class RecognitionTable(Table):
     """Precision, recall and F-score, in percent, on plain images and on images masked by each method's merged mask.
 
-    Micro-averaged, as Table 4 is: each decision counts alike; and macro-averaged: each class counts alike.
+    Micro-averaged, as Table 4 is: each decision counts alike; and macro-averaged: each class counts alike. Of an image
+    without a class no map is asked: its mask is zero everywhere, and what is recognised in it is a false alarm.
 
     Files: `recognition`, `recognition_differences`.
     """
 
     name = "recognition"
+    version = 2
     own_rows = (PLAIN,)
     options: RecognitionOptions
 
     def asks(self, images: Images) -> Tensor:
         """The present classes."""
         return images.labels
+
+    def left_out(self, images: Images) -> list[str]:
+        """No image."""
+        return [""] * len(images)
 
     def score(self, images: Images, maps: ClassMaps, row: NamedMethod) -> list[list[Row]]:
         """A row for each class that is present or recognised: whether it is a hit, a false alarm or a miss."""
@@ -90,48 +97,26 @@ class RecognitionTable(Table):
 def measures_of(scores: Sequence[MethodScores]) -> list[Measure]:
     """All scores, micro- and macro-averaged, over the classes that occur or are recognised by any method."""
     names = sorted({row["class"] for one in scores for row in one.flat})
-    return [micro(score) for score in SCORES] + [macro(score, names) for score in SCORES]
+    sums = counts_of(names)
+    return [measure(average, score, len(names), sums) for average in ("micro", "macro") for score in SCORES]
 
 
-def score_of(name: str) -> Callable[[Array, Array, Array], Array]:
-    """Precision, recall or F-score, in percent, from true positives, false positives and false negatives."""
+def counts_of(names: Sequence[str]) -> Sums:
+    """An image's hits, false alarms and misses of each class, by their place among 3·C sums."""
+    places = {(count, name): place for place, (count, name) in enumerate(product(COUNTS, names))}
 
-    def score(tp: Array, fp: Array, fn: Array) -> Array:
-        above = 2 * tp if name == "f_score" else tp
-        below = {"precision": tp + fp, "recall": tp + fn, "f_score": 2 * tp + fp + fn}[name]
-        nothing = tp + fp + fn == 0  # neither there nor found: says nothing of the classifier
-        found: Array = 100 * np.divide(above, below, out=np.zeros_like(above), where=below != 0)
-        return np.where(nothing, np.nan, found)
+    def sums(rows: list[Row]) -> Mapping[int, float]:
+        return Counter(places[row["outcome"], row["class"]] for row in rows)
 
-    return score
+    return sums
 
 
-def micro(name: str) -> Measure:
-    """Over all decisions."""
-
-    def sums(rows: list[Row]) -> list[float]:
-        return [sum(row["outcome"] == count for row in rows) for count in COUNTS]
-
-    score = score_of(name)
-    return Measure(name, len(COUNTS), sums, lambda totals: score(*totals.T))
-
-
-def macro(name: str, classes: Sequence[str]) -> Measure:
-    """Of each class, then their mean; classes that neither occur nor are recognised don't count."""
-    place = {one: index for index, one in enumerate(classes)}
-    score = score_of(name)
-
-    def sums(rows: list[Row]) -> list[float]:
-        found = np.zeros((len(COUNTS), len(place)))
-        for row in rows:
-            found[COUNTS.index(row["outcome"]), place[row["class"]]] += 1
-        return list(found.ravel())
+def measure(average: str, score: str, classes: int, sums: Sums) -> Measure:
+    """One of the scores of `scores_from_counts`, in percent; a micro-averaged one is named as the score."""
 
     def statistic(totals: Array) -> Array:
-        per_class = score(*np.split(totals, len(COUNTS), axis=1))
-        known = ~np.isnan(per_class)
-        count = known.sum(axis=1)
-        total = np.where(known, per_class, 0).sum(axis=1)
-        return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+        tp, fp, fn = torch.from_numpy(totals).unflatten(1, (len(COUNTS), classes)).unbind(dim=1)
+        values: Array = 100 * scores_from_counts(tp, fp, fn)[f"{average}_{score}"].numpy()
+        return values
 
-    return Measure(f"macro_{name}", len(COUNTS) * len(place), sums, statistic)
+    return Measure(score if average == "micro" else f"{average}_{score}", len(COUNTS) * classes, sums, statistic)

@@ -4,7 +4,7 @@ B images, C classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -41,7 +41,9 @@ class ShortcutTable(Table):
     Of a classifier trained with the cue an honest map shows the cue; of one trained without it, the object. Row
     `uniform` is a map that is the same everywhere: the shares of the image.
 
-    Files: `shortcut`, `shortcut_differences`.
+    Files: `shortcut`, `shortcut_differences`, and, the table's very question, `shortcut_classifiers`: for each two
+    classifiers and method the first one's shares minus the other's, on the same images. Of a classifier with the cue
+    minus one without, a method that shows what they use has a positive difference in `cue`.
 
     Args:
         explanandum: the classifier.
@@ -96,12 +98,12 @@ class ShortcutTable(Table):
         return [[{name: None if value != value else value for name, value in row.items()}] for row in rows]
 
     def summarise(self, scores: Sequence[MethodScores]) -> Files:
-        """Mean shares for each classifier and method; differences between methods of the same classifier."""
-        found = []
-        for classifier in dict.fromkeys(one.classifier for one in scores):
-            same = [one for one in scores if one.classifier == classifier]
-            found += [{"classifier": classifier, **row} for row in differences(same, MEASURES)]
-        return {self.name: self.main_rows(scores), "shortcut_differences": found}
+        """Mean shares for each classifier and method; differences of methods, and of classifiers."""
+        return {
+            self.name: self.main_rows(scores),
+            "shortcut_differences": method_differences(scores),
+            "shortcut_classifiers": classifier_differences(scores),
+        }
 
     def main_rows(self, scores: Sequence[MethodScores]) -> list[Row]:
         """Mean shares for each classifier and method, and how many maps were empty, so that they have none."""
@@ -110,3 +112,22 @@ class ShortcutTable(Table):
             {"classifier": one.classifier, **row, "empty": sum(values["cue"] is None for values in one.flat)}
             for row, one in zip(rows, scores, strict=True)
         ]
+
+
+def method_differences(scores: Sequence[MethodScores]) -> list[Row]:
+    """Between methods of the same classifier."""
+    found = []
+    for classifier in dict.fromkeys(one.classifier for one in scores):
+        same = [one for one in scores if one.classifier == classifier]
+        found += [{"classifier": classifier, **row} for row in differences(same, MEASURES)]
+    return found
+
+
+def classifier_differences(scores: Sequence[MethodScores]) -> list[Row]:
+    """Between classifiers, for the same method."""
+    found = []
+    for method in dict.fromkeys(one.method for one in scores):
+        same = [replace(one, method=one.classifier) for one in scores if one.method == method]
+        for row in differences(same, MEASURES):  # whose `method` is a classifier, as `other` is
+            found.append({"method": method, "classifier": row["method"]} | row | {"method": method})
+    return found
