@@ -126,28 +126,28 @@ class MapSource:
     def __init__(self, cache: MapCache) -> None:
         self.cache = cache
 
-    def __call__(self, row: NamedMethod, images: Images, wanted: Tensor) -> tuple[ClassMaps, Failures]:
+    def __call__(self, named: NamedMethod, images: Images, wanted: Tensor) -> tuple[ClassMaps, Failures]:
         """The maps of a batch that tables want, and those that the method fails on; only what is not kept is computed.
 
         Args:
-            row: the method.
+            named: the method to be asked.
             images: the batch.
             wanted: bool [B,C].
         """
-        kept = self._kept(row, images, wanted)
+        kept = self._kept(named, images, wanted)
         missing = wanted.clone()
         if kept:
             missing[tuple(torch.tensor(list(kept), device=wanted.device).unbind(dim=1))] = False
-        found, failures = computed(row.method, images, missing)
+        found, failures = computed(named.method, images, missing)
         for index in dict.fromkeys(index for index, _ in found):
             of_image = {target: value for (other, target), value in found.items() if other == index}
-            self.cache.add(row.key, images.pixel_keys[index], of_image)
-        return _stacked(kept | found, wanted, images, row.method.unit_range), failures
+            self.cache.add(named.key, images.pixel_keys[index], of_image)
+        return _stacked(kept | found, wanted, images, named.method.unit_range), failures
 
-    def _kept(self, row: NamedMethod, images: Images, wanted: Tensor) -> MapsByPair:
+    def _kept(self, named: NamedMethod, images: Images, wanted: Tensor) -> MapsByPair:
         """What the cache has; maps of another size than the images are none of theirs."""
         pairs = wanted.nonzero().tolist()
-        known = {index: self.cache.read(row.key, images.pixel_keys[index]) for index in {index for index, _ in pairs}}
+        known = {index: self.cache.read(named.key, images.pixel_keys[index]) for index in {index for index, _ in pairs}}
         size = images.image.shape[-2:]
         return {
             (index, target): known[index][target]

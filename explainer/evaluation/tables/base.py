@@ -99,13 +99,13 @@ class Table(ABC):
         return [WITHOUT_CLASS if not asked else "" for asked in self.asks(images).any(dim=1).tolist()]
 
     @abstractmethod
-    def score(self, images: Images, maps: ClassMaps, row: NamedMethod) -> list[list[Row]]:
+    def score(self, images: Images, maps: ClassMaps, named: NamedMethod) -> list[list[Row]]:
         """The rows of each image: one, or one for each class.
 
         Args:
             images: those that are not left out.
             maps: of the classes that the table asked for, of all of these images.
-            row: the method that made them.
+            named: the method that made them.
         """
 
     def score_own(self, name: str, images: Images) -> list[list[Row]]:

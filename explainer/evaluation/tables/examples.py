@@ -74,7 +74,7 @@ class ExamplesTable(Table):
         """One class of every image."""
         return images.one_hot(_target(images))
 
-    def score(self, images: Images, maps: ClassMaps, row: NamedMethod) -> list[list[Row]]:
+    def score(self, images: Images, maps: ClassMaps, named: NamedMethod) -> list[list[Row]]:
         """One row an image, with the scaled map as a picture."""
         scaled = maps.scaled.clamp(0, 1)
         rows = self._rows(images, scaled[:, None])

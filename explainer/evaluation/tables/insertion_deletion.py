@@ -96,7 +96,7 @@ class InsertionDeletionTable(Table):
         correct = (images.one_hot(images.predicted) & images.labels).any(dim=1).tolist()
         return [reason or ("" if right else WRONGLY_CLASSIFIED) for reason, right in zip(reasons, correct, strict=True)]
 
-    def score(self, images: Images, maps: ClassMaps, row: NamedMethod) -> list[list[Row]]:
+    def score(self, images: Images, maps: ClassMaps, named: NamedMethod) -> list[list[Row]]:
         """A row for each class, with both curves."""
         image, curve = images.image[maps.image_index], self.options.curve
         both = curve(self.options.insertion_from), curve(self.options.deletion_to)

@@ -94,7 +94,7 @@ class MaskingTable(Table):
         """Images with no class of the table."""
         return [WITHOUT_CHOSEN_CLASS if reason else "" for reason in super().left_out(images)]
 
-    def score(self, images: Images, maps: ClassMaps, row: NamedMethod) -> list[list[Row]]:
+    def score(self, images: Images, maps: ClassMaps, named: NamedMethod) -> list[list[Row]]:
         """For each present class of the table its probability without a mask and under each mask."""
         # The maps come sorted by class, which need not be the table's order.
         order = torch.tensor(self.classes).argsort().argsort()

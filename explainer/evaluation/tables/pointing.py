@@ -158,7 +158,7 @@ class PointingTable(Table):
             next((reason for reason, ok in zip(stages, of_image, strict=True) if not ok), "") for of_image in passed
         ]
 
-    def score(self, images: Images, maps: ClassMaps, row: NamedMethod) -> list[list[Row]]:
+    def score(self, images: Images, maps: ClassMaps, named: NamedMethod) -> list[list[Row]]:
         """A row for each class: 1 for a hit; if several pixels share the maximum, the share of them that hit."""
         rows = []
         for single, index, target in zip(maps.maps, maps.image_index.tolist(), maps.target.tolist(), strict=True):

@@ -61,7 +61,7 @@ class RecognitionTable(Table):
         """No image."""
         return [""] * len(images)
 
-    def score(self, images: Images, maps: ClassMaps, row: NamedMethod) -> list[list[Row]]:
+    def score(self, images: Images, maps: ClassMaps, named: NamedMethod) -> list[list[Row]]:
         """A row for each class that is present or recognised: whether it is a hit, a false alarm or a miss."""
         with torch.no_grad():
             logits = self.explanandum(apply_mask(images.image, maps.merged(len(images)))).float()

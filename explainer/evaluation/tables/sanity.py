@@ -100,11 +100,11 @@ class SanityTable(Table):
         """The predicted class."""
         return images.one_hot(images.predicted)
 
-    def score(self, images: Images, maps: ClassMaps, row: NamedMethod) -> list[list[Row]]:
+    def score(self, images: Images, maps: ClassMaps, named: NamedMethod) -> list[list[Row]]:
         """A row for each mode and layer."""
         found: list[list[Row]] = [[] for _ in range(len(images))]
         for mode in self.options.modes:
-            for depth, layer, changed in self._maps(mode, images, maps, row):
+            for depth, layer, changed in self._maps(mode, images, maps, named):
                 values = zip(*similarities(maps.maps, changed), strict=True)
                 for rows, pair in zip(found, values, strict=True):
                     rows.append(
@@ -112,14 +112,16 @@ class SanityTable(Table):
                     )
         return found
 
-    def _maps(self, mode: str, images: Images, maps: ClassMaps, row: NamedMethod) -> Iterator[tuple[int, str, Tensor]]:
+    def _maps(
+        self, mode: str, images: Images, maps: ClassMaps, named: NamedMethod
+    ) -> Iterator[tuple[int, str, Tensor]]:
         """The maps of the same classes after each step."""
         options = self.options
         copies = MODES[mode](
             self.explanandum, linear=options.linear, initialisation=options.initialisation, seed=options.seed
         )
         for depth, (layer, copy) in enumerate(copies, start=1):
-            yield depth, layer, self.rebuild(row.name, copy)(images.image, maps.target).detach().float()
+            yield depth, layer, self.rebuild(named.name, copy)(images.image, maps.target).detach().float()
 
     def summarise(self, scores: Sequence[MethodScores]) -> Files:
         """A row for each method, mode and layer; for each method and mode; and how methods differ."""

@@ -62,7 +62,7 @@ class SegmentationTable(Table):
         masked = zip(super().left_out(images), images.has_mask, strict=True)
         return [reason or ("" if has_mask else WITHOUT_MASK) for reason, has_mask in masked]
 
-    def score(self, images: Images, maps: ClassMaps, row: NamedMethod) -> list[list[Row]]:
+    def score(self, images: Images, maps: ClassMaps, named: NamedMethod) -> list[list[Row]]:
         """A row with class None for the merged mask, and one for each class of which objects are visible."""
         found = self._merged(images, maps.merged(len(images)))
         mask, truth, valid = maps.scaled, self._truth(images)[0], self._valid(images)

@@ -82,7 +82,7 @@ class ShortcutTable(Table):
         """Images without the class or without the cue."""
         return [WITHOUT_CUE if reason else "" for reason in super().left_out(images)]
 
-    def score(self, images: Images, maps: ClassMaps, row: NamedMethod) -> list[list[Row]]:
+    def score(self, images: Images, maps: ClassMaps, named: NamedMethod) -> list[list[Row]]:
         """One row an image; no values for a map that is zero everywhere."""
         return self._rows(images, maps.scaled)
 

@@ -81,21 +81,21 @@ class TimingTable(Table):
         """The present classes."""
         return images.labels
 
-    def score(self, images: Images, maps: ClassMaps, row: NamedMethod) -> list[list[Row]]:
+    def score(self, images: Images, maps: ClassMaps, named: NamedMethod) -> list[list[Row]]:
         """One row an image."""
-        return [[self._time(row, images, index)] for index in range(len(images))]
+        return [[self._time(named, images, index)] for index in range(len(images))]
 
-    def _time(self, row: NamedMethod, images: Images, index: int) -> Row:
+    def _time(self, named: NamedMethod, images: Images, index: int) -> Row:
         image, labels = images.image[index : index + 1], images.labels[index : index + 1]
         image = image.contiguous(memory_format=torch.channels_last)
-        if row.key not in self._warm:
+        if named.key not in self._warm:
             for _ in range(self.options.warm_up):
-                row.method.present_class_maps(image, labels)
-            self._warm.add(row.key)
+                named.method.present_class_maps(image, labels)
+            self._warm.add(named.key)
         with recorded(self.explanandum.model) as passes:
             _wait(image.device)
             start = time.perf_counter()
-            row.method.present_class_maps(image, labels)
+            named.method.present_class_maps(image, labels)
             _wait(image.device)
             seconds = time.perf_counter() - start
         forward, backward = totals(passes)
