@@ -168,8 +168,13 @@ def make_parser(default_config: Path | None = None) -> Parser:
 
 
 def make_flags(parser: Parser) -> None:
-    """Let `--refit` stand for `--refit true`, and likewise every other option that is true or false."""
+    """Let `--refit` stand for `--refit true`, and likewise every other option that is true or false.
+
+    A group's own option (`--loss FILE`) still works, but is no line of the help: `--config` does the same.
+    """
     for action in parser._actions:
+        if action.help == "Path to a configuration file.":
+            action.help = argparse.SUPPRESS
         if getattr(action, "_typehint", None) is bool:
             action.nargs, action.const = "?", True
 
