@@ -65,7 +65,8 @@ def test_a_gpu_that_is_not_used_does_not_count(processor):
 
 
 @pytest.mark.parametrize(
-    ("asked", "taken"), [("32-true", "32-true"), ("bf16-mixed", "bf16-mixed"), ("32", "32-true"), ("bf16", "bf16-mixed")]
+    ("asked", "taken"),
+    [("32-true", "32-true"), ("bf16-mixed", "bf16-mixed"), ("32", "32-true"), ("bf16", "bf16-mixed")],
 )
 def test_a_precision_that_is_asked_for_is_taken_under_its_long_name(processor, asked, taken):
     processor("avx512_bf16")
