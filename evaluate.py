@@ -172,6 +172,8 @@ def rows_of(table: Table, wishes: Wishes, subject: Subject) -> list[Job]:
     """
     # A trained Explainer asks the classifier no more: it does not change when that one is randomised.
     texts = [text for text in wishes.methods if table.name != "sanity" or not parse_method(text).is_trained]
+    for text in [text for text in wishes.methods if text not in texts]:
+        rank_zero_only(print)(f"Skipped: {text} in the table 'sanity': it is trained, and asks the classifier no more.")
     if not texts and ALL not in wishes.tables:
         raise ValueError("The table 'sanity' is for methods that ask the classifier; name others than trained ones.")
     classifier = subject.name if table.name == "shortcut" else ""

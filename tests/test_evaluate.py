@@ -168,8 +168,9 @@ def test_all_makes_every_table_that_the_data_set_allows(everything):
 
 
 def test_the_explainer_is_not_in_the_sanity_table_and_the_pointing_table_has_its_controls(everything):
-    output, _ = everything
+    output, said = everything
     assert {row["method"] for row in read_table(output / "sanity.csv")} == {"grad_cam"}
+    assert "Skipped: explainer in the table 'sanity'" in said
     assert [row["method"] for row in read_table(output / "pointing.csv")] == [
         "explainer",
         "grad_cam",
