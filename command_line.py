@@ -16,9 +16,11 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from datamodules import DataOptions, ImageDataModule, ShapesOptions, build_datamodule
+from explainer.distillation.options import DistillOptions
 from explainer.finetune import FinetuneOptions
 from explainer.losses import LossWeights
 from explainer.machine import MachineOptions
+from explainer.module import Objective
 from explainer.optimizer import OptimizerOptions
 from explainer.run_folder import RunFolder
 
@@ -44,7 +46,8 @@ class RunOptions:
         seed: Of weights, order, augmentation and dropout.
         output: Folder of the runs.
         name: Of the run's folder; <dataset>_<explanandum> if not given; a taken name gets a number.
-        stage: all, or explanandum to stop once the classifier is there.
+        stage: all, or explanandum to stop once the classifier is there, or teachers once their maps are there too.
+        objective: explain: the paper's losses, teachers beside them if named; distill: teachers alone, no schedule.
         refit: Fine-tune the classifier again even if it is in the cache.
         resume: Run folder to go on with.
     """
@@ -61,7 +64,8 @@ class RunOptions:
     seed: int = 42
     output: Path = Path("runs")
     name: str | None = None
-    stage: Literal["all", "explanandum"] = "all"
+    stage: Literal["all", "explanandum", "teachers"] = "all"
+    objective: Objective = "explain"
     refit: bool = False
     resume: Path | None = None
 
@@ -82,7 +86,11 @@ def settled(explanandum: str, dataset: str) -> str:
 
 @dataclass
 class TrainOptions:
-    """Everything that train.py can be told."""
+    """Everything that train.py can be told.
+
+    Raises:
+        ValueError: where teachers are needed, and none is named.
+    """
 
     run: RunOptions = field(default_factory=RunOptions)
     data: DataOptions = field(default_factory=DataOptions)
@@ -90,7 +98,20 @@ class TrainOptions:
     machine: MachineOptions = field(default_factory=MachineOptions)
     loss: LossWeights = field(default_factory=LossWeights)
     finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
+    distill: DistillOptions = field(default_factory=DistillOptions)
     shapes: ShapesOptions = field(default_factory=ShapesOptions)
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail only after the classifier's training."""
+        wishes = {
+            "--objective distill": self.run.objective == "distill",
+            "--stage teachers": self.run.stage == "teachers",
+        }
+        for wish, wished in wishes.items():
+            if wished and not self.distill.teachers:
+                raise ValueError(f"{wish} needs a teacher; name a method with --distill.teachers.")
+        if self.distill.part() != (0, 1) and self.run.stage != "teachers":
+            raise ValueError(f"--distill.shard {self.distill.shard} is for --stage teachers; training needs all maps.")
 
 
 FLAT: dict[str, tuple[type, set[str | int]]] = {
@@ -99,7 +120,12 @@ FLAT: dict[str, tuple[type, set[str | int]]] = {
     "optimizer": (OptimizerOptions, set()),
     "machine": (MachineOptions, set()),
 }
-NESTED: dict[str, type] = {"loss": LossWeights, "finetune": FinetuneOptions, "shapes": ShapesOptions}
+NESTED: dict[str, type] = {
+    "loss": LossWeights,
+    "finetune": FinetuneOptions,
+    "distill": DistillOptions,
+    "shapes": ShapesOptions,
+}
 
 
 UNKNOWN_KEY = (
@@ -162,7 +188,13 @@ def make_parser(default_config: Path | None = None) -> Parser:
     for options, skipped in FLAT.values():
         parser.add_class_arguments(options, None, skip=skipped)
     for name, options in NESTED.items():
-        parser.add_class_arguments(options, name)
+        parser.add_class_arguments(options, name, skip={"teachers"} if name == "distill" else set())
+    parser.add_argument(
+        "--distill.teachers",
+        nargs="+",
+        default=[],
+        help="Methods, as evaluate.py --methods has them, e.g. group_cam pami:second_run=false; none by default.",
+    )
     make_flags(parser)
     return parser
 
@@ -189,22 +221,28 @@ def parse(arguments: Sequence[str]) -> tuple[TrainOptions, str]:
     resumed = _peek(arguments).resume
     if resumed:
         folder = RunFolder(Path(resumed))
-        saved = folder.read_config()  # its error says what a run folder is
+        folder.read_config()  # its error says what a run folder is
         arguments = ["--config", str(folder.config), *arguments]
     asks_for_help = not {"-h", "--help"}.isdisjoint(arguments)  # which shows the code's defaults
-    parser = make_parser(None if asks_for_help else find_recipe(arguments))
+    # A resumed run has all options in its own file, but for those that are newer than the run.
+    parser = make_parser(None if asks_for_help or resumed else find_recipe(arguments))
     namespace = parser.parse_args(arguments)
     options = to_options(namespace)
-    namespace.resume, namespace.refit = None, False  # one-time wishes; whoever repeats the run has them no more
+    # One-time wishes; whoever repeats the run has them no more.
+    namespace.resume, namespace.refit, namespace.distill.cache_info = None, False, False
+    namespace.distill.shard = DistillOptions.shard
     config = parser.dump(namespace, skip_unset=False)
     if resumed:
-        refuse_changes(saved, yaml.safe_load(config))
+        saved = parser.dump(parser.parse_args(["--config", str(folder.config)]), skip_unset=False)
+        refuse_changes(yaml.safe_load(saved), yaml.safe_load(config))
     return options, config
 
 
 MAY_CHANGE = {"epochs", "patience", "stage", "data_root", "workers", "output", "name", "limit_test"}
 MAY_CHANGE |= {item.name for item in fields(MachineOptions)}
 """What a resumed run may be told anew; with anything else changed its saved config would no longer repeat it."""
+MAY_CHANGE_WITHIN = {"distill": {"cache", "batch_size", "shard"}}
+"""Likewise within groups: where and how teacher maps are computed, not which."""
 
 
 def refuse_changes(saved: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -213,12 +251,22 @@ def refuse_changes(saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     Raises:
         ValueError: naming the options that can't change.
     """
-    changed = sorted(name for name, value in wanted.items() if name not in MAY_CHANGE and saved.get(name) != value)
+    changed = sorted(
+        name
+        for name, value in wanted.items()
+        if name not in MAY_CHANGE and _fixed(name, saved.get(name)) != _fixed(name, value)
+    )
     if changed:
+        free = MAY_CHANGE | {f"{group}.{name}" for group, names in MAY_CHANGE_WITHIN.items() for name in names}
         raise ValueError(
-            f"A resumed run keeps its {', '.join(changed)}; start a new run, or change only: "
-            f"{', '.join(sorted(MAY_CHANGE))}."
+            f"A resumed run keeps its {', '.join(changed)}; start a new run, or change only: {', '.join(sorted(free))}."
         )
+
+
+def _fixed(name: str, value: Any) -> Any:
+    """An option, or of a group what can't change."""
+    free = MAY_CHANGE_WITHIN.get(name, set())
+    return {key: item for key, item in value.items() if key not in free} if isinstance(value, dict) else value
 
 
 def find_recipe(arguments: Sequence[str]) -> Path | None:

@@ -8,14 +8,11 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
-from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
@@ -33,15 +30,13 @@ from explainer.evaluation.reporting import Plan, report
 from explainer.evaluation.tables import SplitFacts, Table
 from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation
-from explainer.machine import MachineOptions, make_trainer, precision_of
+from explainer.machine import MachineOptions, make_trainer, patient, precision_of
 from explainer.progress import progress
 from explainer.run_folder import require_writable
 
 PAPERS_CLASSES = ("bottle", "car", "cat", "dog", "person")
 """NN-Explainer, Table 1."""
 FREQUENT_CLASSES = 5
-PATIENCE = timedelta(days=7)
-"""How long a process that is done waits for the others, whose images may take longer."""
 
 
 def main(arguments: list[str] | None = None) -> Path:
@@ -68,11 +63,6 @@ def main(arguments: list[str] | None = None) -> Path:
     if trainer.is_global_zero:
         report(evaluation, plan, output)
     return output
-
-
-def patient(machine: MachineOptions) -> Any:
-    """Lightning's strategy, but one whose processes wait for each other longer than its half an hour."""
-    return DDPStrategy(timeout=PATIENCE) if machine.strategy == "ddp" else machine.strategy
 
 
 def make_plan(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, subject: Subject) -> Plan:

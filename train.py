@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import yaml
 from PIL import Image
-from pytorch_lightning import seed_everything
+from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import (
     Callback,
     LearningRateMonitor,
@@ -26,13 +26,18 @@ from torch import nn
 
 from command_line import TrainOptions, make_datamodule, parse
 from datamodules import ImageDataModule
+from explainer.augmentation import fitting_explainer
 from explainer.callbacks import ExportBest, MaskPanels, MetricsFile, Throughput
 from explainer.checkpoints import PatientStopping
 from explainer.classifiers import build_classifier, normalisation
+from explainer.distillation.lesson import Lesson
+from explainer.distillation.prepare import attach, describe, prepare_teachers
+from explainer.distillation.teachers import teacher_specs
 from explainer.entry import resume_hint, run_command
 from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.explanandum_cache import ClassifierRequest, ExplanandumCache
-from explainer.machine import MachineOptions, is_first_process, make_trainer, precision_of
+from explainer.files import write_whole
+from explainer.machine import MachineOptions, is_first_process, make_trainer, patient, precision_of
 from explainer.module import ExplainerModule
 from explainer.network import Explainer
 from explainer.progress import Stopwatch, progress
@@ -43,7 +48,6 @@ from explainer.run_folder import (
     environment,
     require_space,
     require_writable,
-    write_whole,
 )
 
 CHECKPOINT_COPIES = 3 * 3
@@ -56,18 +60,27 @@ FOLDER_VARIABLE = "EXPLAINER_RUN_FOLDER"
 def main(arguments: list[str] | None = None) -> RunFolder:
     """Run everything; returns the run folder."""
     options, config = parse(sys.argv[1:] if arguments is None else arguments)
+    if options.distill.cache_info:
+        print(describe(teacher_folder(options)))
+        raise SystemExit(0)
+    if teacher_specs(options.distill):
+        require_writable(teacher_folder(options))
     place = options.run.resume or options.run.output
     require_writable(place)
     # All that can be wrong with names, files and space is found before there is a folder to clean up.
     datamodule = prepared_datamodule(options)
     if not options.run.resume:  # a run that goes on has its files already
         require_space(place, needed_space(options, datamodule.num_classes))
+        if options.finetune.run:
+            fitting_explainer(options.finetune.run, classifier_card(options, datamodule))
     folder = open_folder(options)
     if is_finished(options, folder):
         return folder
     with resume_hint(f"python train.py --resume {folder.path}"):
         write_down(folder, config, datamodule)
         explanandum = obtain_explanandum(options, datamodule, folder)
+        if options.run.stage in ("all", "teachers"):
+            prepare_lessons(options, datamodule, explanandum)
         if options.run.stage == "all":
             train_explainer(options, datamodule, explanandum, folder, config)
     return folder
@@ -156,18 +169,23 @@ def write_down(folder: RunFolder, config: str, datamodule: ImageDataModule) -> N
     write_whole(folder.path / "splits.json", json.dumps(datamodule.split_ids()))
 
 
+def classifier_card(options: TrainOptions, datamodule: ImageDataModule) -> ClassifierCard:
+    """Of the classifier that is to be explained."""
+    data = options.data
+    return ClassifierCard(
+        *(options.run.explanandum, datamodule.classes, data.image_size, data.mean, data.std),
+        output="single_label" if datamodule.single_label else "multi_label",
+        hidden=options.finetune.hidden,
+    )
+
+
 def obtain_explanandum(options: TrainOptions, datamodule: ImageDataModule, folder: RunFolder) -> Explanandum:
     """Stage 1: the classifier of an earlier run with the same settings, or one fine-tuned now."""
     run, data = options.run, options.data
     if run.resume and folder.explanandum.is_file():  # the one that the Explainer was trained against so far
         return folder.load_explanandum()
-    mean, std = data.mean, data.std
     request = ClassifierRequest(
-        ClassifierCard(
-            *(run.explanandum, datamodule.classes, data.image_size, mean, std),
-            output="single_label" if datamodule.single_label else "multi_label",
-            hidden=options.finetune.hidden,
-        ),
+        classifier_card(options, datamodule),
         weights=run.explanandum_weights,
         options=options.finetune,
         seed=run.seed,
@@ -202,6 +220,30 @@ def report_explanandum(explanandum: Explanandum, metrics: dict[str, float], fold
         f"Explanandum {explanandum.card.architecture}: "
         + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
     )
+
+
+def teacher_folder(options: TrainOptions) -> Path:
+    """Of the kept maps of all teachers, whichever run asked for them."""
+    return options.distill.cache or options.run.output / "teachers"
+
+
+def prepare_lessons(options: TrainOptions, datamodule: ImageDataModule, explanandum: Explanandum) -> None:
+    """Compute the maps of the teachers that are not kept yet, and give them to the images."""
+    if not options.distill.teachers:
+        return
+
+    def trainer() -> Trainer:  # with a strategy of its own: Lightning's can't be used twice
+        strategy = patient(options.machine)
+        return make_trainer(options.machine, strategy=strategy, inference_mode=False, callbacks=[progress()])
+
+    shapes = asdict(options.shapes) if options.run.dataset == "shapes" else None
+    data = [options.run.dataset, shapes, datamodule.image_version]
+    precision = str(precision_of(options.machine))
+    teachers = prepare_teachers(
+        options.distill, teacher_folder(options), explanandum, datamodule, data, trainer, precision
+    )
+    if options.run.stage == "all":
+        attach(datamodule, teachers, options.distill)
 
 
 def train_explainer(
@@ -239,7 +281,10 @@ def make_module(options: TrainOptions, explanandum: Explanandum) -> ExplainerMod
         network.compile()
     if precision_of(options.machine) == "bf16-mixed":
         explanandum.store_in(torch.bfloat16)
-    module = ExplainerModule(network, explanandum, options.loss, options.optimizer, run.seed)
+    lesson = Lesson(options.distill, options.distill.teachers) if options.distill.teachers else None
+    module = ExplainerModule(
+        network, explanandum, options.loss, options.optimizer, run.seed, lesson, options.run.objective
+    )
     return module.to(memory_format=torch.channels_last)
 
 

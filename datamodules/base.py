@@ -1,6 +1,7 @@
 """What all data sets share: the options, the loaders, the seeded order. A data set adds its classes and `source`."""
 
 from abc import abstractmethod
+from collections.abc import Collection
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from datamodules.batch import Batch
 from datamodules.dataset import SampleDataset, make_loader
 from datamodules.images import BadImageError
-from datamodules.sample import SPLITS, AbsentSplitError, EmptySplitError, Sample, SampleSource, Split
+from datamodules.sample import SPLITS, AbsentSplitError, EmptySplitError, Sample, SampleSource, Split, Teachers
 from datamodules.sampler import EpochSampler, ShardSampler
 from datamodules.transforms import IMAGENET_MEAN, IMAGENET_STD, SampleTransform
 
@@ -157,6 +158,11 @@ class ImageDataModule(LightningDataModule):
         """Changes with the labels where the user may edit them; empty for a published data set."""
         return ""
 
+    @property
+    def image_version(self) -> str:
+        """Changes with the photographs where the user may edit them; empty for a published data set."""
+        return ""
+
     def with_batch_size(self, batch_size: int) -> Self:
         """The same data set, already opened, in batches of another size."""
         twin = copy(self)
@@ -209,6 +215,15 @@ class ImageDataModule(LightningDataModule):
         rank, world_size = _rank_and_world_size()
         dataset = self.dataset(split)
         return self._loader(dataset, ShardSampler(len(dataset), rank=rank, world_size=world_size))
+
+    def part(self, split: Split, image_ids: Collection[str]) -> DataLoader[Batch]:
+        """Some images of a split, in order and never augmented; all of them in every process that asks."""
+        dataset = self.dataset(split).only(image_ids)
+        return self._loader(dataset, ShardSampler(len(dataset)))
+
+    def teach(self, split: Split, teachers: Teachers) -> None:
+        """From now on give the images of a split the maps of teachers along."""
+        self.dataset(split).teachers = teachers
 
     def _loader(self, dataset: SampleDataset, sampler: Sampler[int] | Sampler[tuple[int, int]]) -> DataLoader[Batch]:
         return make_loader(

@@ -1,9 +1,9 @@
 """The one batch type that every data set yields and every consumer takes.
 
-B images, C classes, H×W pixels.
+B images, C classes, N pairs of an image and one of its classes, T teachers, H×W pixels.
 """
 
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor
 
@@ -46,6 +46,18 @@ class Box(NamedTuple):
         return cls(label, left / width, top / height, right / width, bottom / height, difficult)
 
 
+class TeacherMaps(NamedTuple):
+    """What T teachers say of an image, of each of its K classes.
+
+    Attributes:
+        maps: uint8 [K,T,h,w] at any size, 0 to 255; classes in ascending order.
+        weights: float32 [K,T] >= 0: how much a teacher counts; 0 where it has no map.
+    """
+
+    maps: Tensor
+    weights: Tensor
+
+
 class Batch(NamedTuple):
     """A batch of images with their labels and, where the data set has them, masks and boxes.
 
@@ -62,6 +74,9 @@ class Batch(NamedTuple):
             gets an empty tuple, just as one that is annotated as holding no object.
         original_size: (height, width) in pixels of each of the B photographs, before it was squashed; None in a batch
             that was not loaded from photographs.
+        teacher_maps: uint8 [N,T,H,W], 0 to 255, augmented as the images are, in the order of the ones in `labels`,
+            image by image; None where nobody teaches.
+        teacher_weights: float32 [N,T] >= 0: how much a teacher counts; 0 where it has no map.
     """
 
     image: Tensor
@@ -72,15 +87,13 @@ class Batch(NamedTuple):
     skipped: tuple[str, ...] = ()
     boxes: tuple[tuple[Box, ...], ...] | None = None
     original_size: tuple[tuple[int, int], ...] | None = None
+    teacher_maps: Tensor | None = None
+    teacher_weights: Tensor | None = None
 
     def pin_memory(self) -> Self:
         """The batch with its tensors in page-locked memory; torch's loaders call it.
 
         Without it they go through all that is in a batch, and older versions make lists of the tuples on the way.
         """
-        return self._replace(
-            image=self.image.pin_memory(),
-            labels=self.labels.pin_memory(),
-            mask=None if self.mask is None else self.mask.pin_memory(),
-            cue_mask=None if self.cue_mask is None else self.cue_mask.pin_memory(),
-        )
+        values: list[Any] = [value.pin_memory() if isinstance(value, Tensor) else value for value in self]
+        return type(self)(*values)

@@ -3,9 +3,10 @@
 C classes, H×W pixels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from copy import copy
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import VOID, Batch, Box
 from datamodules.images import BadImageError
-from datamodules.sample import Sample, SampleSource
+from datamodules.sample import Sample, SampleSource, Teachers
 from datamodules.sampler import mix_seed
 from datamodules.transforms import SampleTransform
 
@@ -22,7 +23,8 @@ from datamodules.transforms import SampleTransform
 class Item(NamedTuple):
     """One image, ready to be batched: image [3,H,W], labels [C], mask and cue mask [H,W] or None.
 
-    Boxes are None where the batch has none; the original size is (height, width).
+    Boxes are None where the batch has none; the original size is (height, width). Of K classes and T teachers, teacher
+    maps are [K,T,H,W] and their weights [K,T], or None.
     """
 
     image: Tensor
@@ -32,6 +34,8 @@ class Item(NamedTuple):
     cue_mask: Tensor | None
     boxes: tuple[Box, ...] | None
     original_size: tuple[int, int]
+    teacher_maps: Tensor | None = None
+    teacher_weights: Tensor | None = None
 
 
 class BadItem(NamedTuple):
@@ -56,6 +60,8 @@ class SampleDataset(Dataset[Item]):
         skip_bad: Leave unreadable images out, instead of raising BadImageError.
 
     Attributes:
+        teachers: Where teacher maps of the images come from; None if nobody teaches.
+        is_part: Whether this is a part of a split, which may turn out to be unreadable as a whole.
         unreadable: Names of the images left out so far, as this process's loaders met them.
     """
 
@@ -75,12 +81,24 @@ class SampleDataset(Dataset[Item]):
         self.indices = [position * total // count for position in range(count)]
         self.augment_seed = augment_seed
         self.skip_bad = skip_bad
+        self.teachers: Teachers | None = None
+        self.is_part = False
         self.unreadable: set[str] = set()
 
     @property
     def image_ids(self) -> list[str]:
         """Names of the images, in order."""
         return [self.source.image_ids[index] for index in self.indices]
+
+    def only(self, image_ids: Collection[str]) -> Self:
+        """Those of the images that are named, in order, never augmented and without teachers.
+
+        What turns out to be unreadable is noted here too; where unreadable images are left out, all of a part may be.
+        """
+        part = copy(self)
+        part.indices = [index for index in self.indices if self.source.image_ids[index] in image_ids]
+        part.augment_seed, part.teachers, part.is_part = None, None, True
+        return part
 
     def labels(self) -> list[tuple[int, ...]]:
         """Classes of each image, in order, whether or not its file turns out to be readable; opens none."""
@@ -133,7 +151,8 @@ class SampleDataset(Dataset[Item]):
         return nothing_left(len(self), reason)
 
     def _item(self, sample: Sample, seed: int | None) -> Item:
-        image, mask, cue_mask = self.transform(sample, seed)
+        taught = None if self.teachers is None else self.teachers(sample.image_id, tuple(sorted(set(sample.labels))))
+        image, mask, cue_mask, maps = self.transform(sample, seed, None if taught is None else taught.maps)
         if mask is None and self.source.has_masks:
             mask = torch.full(image.shape[-2:], VOID, dtype=torch.uint8)
         labels = torch.zeros(self.num_classes)
@@ -141,12 +160,26 @@ class SampleDataset(Dataset[Item]):
         # Augmentation flips and turns the objects out of their boxes.
         boxes = sample.boxes or () if self.source.has_boxes and seed is None else None
         original_size = (sample.image.height, sample.image.width)
-        return Item(image, labels, sample.image_id, mask, cue_mask, boxes, original_size)
+        weights = None if taught is None else taught.weights
+        return Item(image, labels, sample.image_id, mask, cue_mask, boxes, original_size, maps, weights)
 
 
 def nothing_left(images: int, reason: str) -> BadImageError:
     """The error for a split (or a process's share of it) without a single readable image."""
     return BadImageError(f"All {images} image(s) are unreadable, nothing is left to work on. For example: {reason}")
+
+
+class AllLostError(Exception):
+    """No image of a loader is readable; between functions of this file.
+
+    Args:
+        names: of the images.
+        reason: what a user is told.
+    """
+
+    def __init__(self, names: Sequence[str], reason: BadImageError) -> None:
+        super().__init__(str(reason))
+        self.names, self.reason = names, reason
 
 
 class BatchLoader(DataLoader[Batch]):
@@ -161,9 +194,14 @@ class BatchLoader(DataLoader[Batch]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises its private iterator class
         """The batches; raises BadImageError for one that cannot be used, or if no image at all is readable."""
         checked = map(_checked, super().__iter__())
-        for batch in _carry_over(checked) if self.dataset.skip_bad else checked:
-            self.dataset.unreadable.update(batch.skipped)
-            yield batch
+        try:
+            for batch in _carry_over(checked) if self.dataset.skip_bad else checked:
+                self.dataset.unreadable.update(batch.skipped)
+                yield batch
+        except AllLostError as error:
+            self.dataset.unreadable.update(error.names)
+            if not self.dataset.is_part:
+                raise error.reason from None
 
     def preview(self, images: int) -> Batch | None:
         """Some readable images, spread evenly over the data set, without disturbing the loader.
@@ -228,6 +266,8 @@ def _stacked(good: Sequence[Item], skipped: tuple[str, ...]) -> Batch:
         skipped=skipped,
         boxes=_all_or_none([item.boxes for item in good]),
         original_size=tuple(item.original_size for item in good),
+        teacher_maps=_joined([item.teacher_maps for item in good]),
+        teacher_weights=_joined([item.teacher_weights for item in good]),
     )
 
 
@@ -240,6 +280,11 @@ def _all_or_none(boxes: list[tuple[Box, ...] | None]) -> tuple[tuple[Box, ...], 
 def _stack(tensors: list[Tensor | None]) -> Tensor | None:
     present = [tensor for tensor in tensors if tensor is not None]
     return torch.stack(present) if present else None
+
+
+def _joined(tensors: list[Tensor | None]) -> Tensor | None:
+    present = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(present) if present else None
 
 
 def _checked(batch: Any) -> Any:
@@ -267,7 +312,7 @@ def _carry_over(batches: Iterator[Batch | list[BadItem]]) -> Iterator[Batch]:
             yield held
         held, lost = batch._replace(skipped=(*_names(lost), *batch.skipped)), []
     if held is None:
-        raise nothing_left(len(lost), lost[0].reason if lost else "")
+        raise AllLostError(_names(lost), nothing_left(len(lost), lost[0].reason if lost else ""))
     yield held._replace(skipped=(*held.skipped, *_names(lost)))
 
 

@@ -58,6 +58,16 @@ class FolderDataModule(ImageDataModule):
         """Hash of the table: image paths alone don't tell whether a label was corrected."""
         return hashlib.sha256(repr((self.rows, self.classes)).encode()).hexdigest()[:16]
 
+    @property
+    def image_version(self) -> str:
+        """Hash of sizes and dates of the files: another photograph may have taken a name over."""
+        files = [self.options.data_root / row.image for row in self.rows]
+        stats = [file.stat() if file.is_file() else None for file in files]
+        seen = [
+            (row.image, stat and (stat.st_size, stat.st_mtime_ns)) for row, stat in zip(self.rows, stats, strict=True)
+        ]
+        return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
+
     def source(self, split: Split) -> "FolderSource":
         """The rows of a split.
 

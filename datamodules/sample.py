@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from PIL import Image
 
-from datamodules.batch import Box
+from datamodules.batch import Box, TeacherMaps
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -37,6 +37,14 @@ class Sample(NamedTuple):
     mask: Image.Image | None = None
     cue_mask: Image.Image | None = None
     boxes: tuple[Box, ...] | None = None
+
+
+class Teachers(Protocol):
+    """Where teacher maps come from."""
+
+    def __call__(self, image_id: str, labels: tuple[int, ...]) -> TeacherMaps:
+        """Of the classes of an image, given in ascending order."""
+        ...
 
 
 class SampleSource(Protocol):

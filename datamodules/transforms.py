@@ -1,12 +1,14 @@
 """From a PIL sample to normalised tensors, with the reference's optional augmentation.
 
-H×W is the squashed size. Images stay uint8 until the last step: a quarter of the memory traffic.
+K classes of an image, T teachers, H×W pixels of the squashed size. Images stay uint8 until the last step: a quarter of
+the memory traffic.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
@@ -23,12 +25,20 @@ class CueMask(tv_tensors.Mask):
     """A mask type of its own: rotation fills a cue mask's corners with "no cue", but a class mask's with void."""
 
 
+class TeacherMask(tv_tensors.Mask):
+    """Teacher maps: rotation fills their corners with zero, since nothing is there that could matter."""
+
+
 class Views(NamedTuple):
-    """One sample as tensors: image [3,H,W], mask uint8 [H,W] or None, cue mask bool [H,W] or None."""
+    """One sample as tensors: image [3,H,W], mask uint8 [H,W], cue mask bool [H,W], teacher maps uint8 [K,T,H,W].
+
+    All but the image may be None.
+    """
 
     image: Tensor
     mask: Tensor | None
     cue_mask: Tensor | None
+    teacher_maps: Tensor | None
 
 
 class SampleTransform:
@@ -46,18 +56,26 @@ class SampleTransform:
         self.std = torch.tensor(std).view(3, 1, 1)
         self.augmentation = _reference_augmentation()
 
-    def __call__(self, sample: Sample, augment_seed: int | None = None) -> Views:
-        """Turn a sample into tensors; with a seed it is augmented, the same way for the same seed."""
+    def __call__(self, sample: Sample, augment_seed: int | None = None, teacher_maps: Tensor | None = None) -> Views:
+        """Turn a sample into tensors; with a seed it is augmented, the same way for the same seed.
+
+        Args:
+            sample: The image and what is known of it.
+            augment_seed: None for no augmentation.
+            teacher_maps: uint8 [K,T,h,w] at any size; they are enlarged, and flipped and turned with the image.
+        """
         image = tv_tensors.Image(_squash(sample.image, self.size, Image.Resampling.BILINEAR).permute(2, 0, 1))
         mask, cue_mask = self._squash_mask(sample.mask, tv_tensors.Mask), self._squash_mask(sample.cue_mask, CueMask)
+        taught = None if teacher_maps is None else TeacherMask(_enlarged(teacher_maps.flatten(0, 1), self.size))
         if augment_seed is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(augment_seed)
-                image, mask, cue_mask = self.augmentation(image, mask, cue_mask)
+                image, mask, cue_mask, taught = self.augmentation(image, mask, cue_mask, taught)
         return Views(
             self._normalise(image),
-            None if mask is None else _plain(mask),
-            None if cue_mask is None else _plain(cue_mask) > 0,
+            None if mask is None else _plain(mask)[0],
+            None if cue_mask is None else _plain(cue_mask)[0] > 0,
+            None if teacher_maps is None else _plain(taught).unflatten(0, teacher_maps.shape[:2]),
         )
 
     def _squash_mask(self, mask: Image.Image | None, kind: type[tv_tensors.Mask]) -> tv_tensors.Mask | None:
@@ -69,8 +87,15 @@ class SampleTransform:
 
 
 def _plain(mask: tv_tensors.Mask) -> Tensor:
-    """[1,H,W] of torchvision's mask type -> plain tensor [H,W]."""
-    return mask.as_subclass(Tensor)[0]
+    """A mask of torchvision's own type as a plain tensor."""
+    return mask.as_subclass(Tensor)
+
+
+def _enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 [N,h,w] -> uint8 [N,H,W], smoothly: the cells of a coarse map have no edges of their own."""
+    if len(maps) == 0 or maps.shape[1:] == size:
+        return maps.new_zeros(len(maps), *size) if len(maps) == 0 else maps
+    return F.interpolate(maps[None].float(), size, mode="bilinear")[0].round().to(torch.uint8)
 
 
 def _squash(image: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Tensor:
@@ -89,7 +114,7 @@ def _reference_augmentation() -> v2.Compose:
             v2.RandomRotation(
                 10,
                 interpolation=v2.InterpolationMode.BILINEAR,
-                fill={tv_tensors.Image: 0, tv_tensors.Mask: VOID, CueMask: 0},
+                fill={tv_tensors.Image: 0, tv_tensors.Mask: VOID, CueMask: 0, TeacherMask: 0},
             ),
             v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1),
         ]

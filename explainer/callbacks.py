@@ -13,10 +13,11 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from datamodules.batch import Batch
+from explainer.files import write_whole
 from explainer.masking import merge_masks
 from explainer.module import ExplainerModule
 from explainer.report.panels import Panel, draw_panel
-from explainer.run_folder import save_explainer, write_whole
+from explainer.run_folder import save_explainer
 
 STEP_METRICS = ("loss", "lr-Adam")
 """Single steps' values, which say little about an epoch; the rate at its end has a column of its own."""
@@ -128,6 +129,8 @@ class Throughput(Callback):
 class MaskPanels(Callback):
     """For the same few validation images, each epoch: photograph, m, photograph·m, the strongest class masks.
 
+    With teachers, between them the mask of the image's first class and its teachers' maps.
+
     Args:
         classes: names of the C classes.
         mean: of the normalised images, to show the photograph again.
@@ -174,15 +177,43 @@ class MaskPanels(Callback):
         target = merge_masks(logits, batch.labels)[0].cpu()
         photographs = (batch.image.cpu() * self.std + self.mean).clamp(0, 1).permute(0, 2, 3, 1)
         masks = logits.sigmoid().cpu()
+        labels = batch.labels.cpu()
+        lessons = self._lessons(masks, labels, batch.teacher_maps, module.lesson.teachers if module.lesson else [])
         return [
             (
                 batch.image_id[i],
-                draw_panel(self._panel(photographs[i], target[i], masks[i], scores[i], batch.labels[i].cpu())),
+                draw_panel(self._panel(photographs[i], target[i], masks[i], scores[i], labels[i], lessons[i])),
             )
             for i in range(len(batch.image))
         ]
 
-    def _panel(self, photograph: Tensor, target: Tensor, masks: Tensor, scores: Tensor, labels: Tensor) -> Panel:
+    def _lessons(
+        self, masks: Tensor, labels: Tensor, maps: Tensor | None, teachers: list[str]
+    ) -> list[dict[str, np.ndarray]]:
+        """For each image the mask of its first class and the teachers' maps; black tiles for one without a class."""
+        if maps is None or not teachers:
+            return [{} for _ in labels]
+        first = (labels.sum(dim=1).cumsum(dim=0) - labels.sum(dim=1)).int().tolist()  # of each image among all pairs
+        lessons = []
+        for i, present in enumerate(labels.bool()):
+            classes = present.nonzero()[:, 0].tolist()
+            nothing = torch.zeros_like(masks[i, 0])
+            student = masks[i, classes[0]] if classes else nothing
+            taught = maps[first[i]].float().cpu() / 255 if classes else [nothing] * len(teachers)
+            name = self.classes[classes[0]] if classes else "no class"
+            pictures = zip(["mask", *teachers], [student, *taught], strict=True)
+            lessons.append({f"{name}: {whose}": picture.numpy() for whose, picture in pictures})
+        return lessons
+
+    def _panel(
+        self,
+        photograph: Tensor,
+        target: Tensor,
+        masks: Tensor,
+        scores: Tensor,
+        labels: Tensor,
+        lesson: dict[str, np.ndarray],
+    ) -> Panel:
         strongest = masks.mean(dim=(1, 2)).argsort(descending=True)[:3].tolist()
         return Panel(
             photograph=photograph.numpy(),
@@ -194,6 +225,7 @@ class MaskPanels(Callback):
                 for c in strongest
             ],
             labels=[name for name, present in zip(self.classes, labels.tolist(), strict=True) if present],
+            lesson=lesson,
         )
 
 

@@ -20,6 +20,12 @@ from explainer.weights import load_matching, read_metadata, read_state_dict, sav
 OutputKind = Literal["multi_label", "single_label"]
 
 
+def class_probabilities(logits: Tensor, output: OutputKind) -> Tensor:
+    """Logits [B,C] -> probabilities [B,C], float32: sigmoid for a multi-label classifier, else softmax."""
+    logits = logits.float()
+    return logits.sigmoid() if output == "multi_label" else logits.softmax(dim=1)
+
+
 @dataclass(frozen=True)
 class ClassifierCard:
     """All that is needed, besides its weights, to rebuild a classifier and to feed it.
@@ -76,9 +82,8 @@ class Explanandum(nn.Module):
         return nullcontext() if self._stored_in is None else torch.autocast(device_type, self._stored_in)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Logits [B,C] -> probabilities [B,C]: sigmoid for a multi-label classifier, else softmax."""
-        logits = logits.float()
-        return logits.sigmoid() if self.card.output == "multi_label" else logits.softmax(dim=1)
+        """See `class_probabilities`."""
+        return class_probabilities(logits, self.card.output)
 
     @property
     def num_classes(self) -> int:

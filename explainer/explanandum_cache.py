@@ -11,11 +11,14 @@ import torch
 from pytorch_lightning import seed_everything
 from torch import nn
 
+from explainer.augmentation import make_augmentation
 from explainer.classifiers import build_classifier, trained_classifier
 from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.finetune import FinetuneJob, FinetuneOptions, Metrics, TrainerFactory, finetune
+from explainer.keys import digest, digest_of_network
 from explainer.machine import is_first_process
 from explainer.progress import progress
+from explainer.run_folder import RunFolder
 from explainer.weights import read_metadata
 
 
@@ -39,11 +42,23 @@ class ClassifierRequest:
 
     @property
     def key(self) -> str:
-        """Hash of all of it; a weight file counts by its content, not by its path."""
+        """Hash of all of it; weight files and a run's Explainer count by their content, not by their path."""
         file = Path(self.weights)
         weights = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else self.weights
-        parts = [asdict(self.card), weights, asdict(self.options), self.seed, self.data]
+        parts = [asdict(self.card), weights, _decisive(self.options), self.seed, self.data]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _decisive(options: FinetuneOptions) -> dict[str, Any]:
+    """The options as the key has them: the augmentation only where there is one, or kept classifiers would be lost."""
+    decisive = asdict(options)
+    augment, run = decisive.pop("augment"), decisive.pop("run")
+    if augment != "none":
+        decisive["augment"] = augment
+    if run is not None:
+        network = RunFolder(run).load_explainer()
+        decisive["run"] = digest(network.recipe, digest_of_network(network))
+    return decisive
 
 
 class ExplanandumCache:
@@ -91,7 +106,10 @@ class ExplanandumCache:
         card, options = request.card, request.options
         seed_everything(request.seed, workers=True, verbose=False)
         model, head = _built(request)
-        job = FinetuneJob(model, head, len(card.classes), options, request.seed, work, [progress()], card.output)
+        augmentation = make_augmentation(options.augment, options.run, model, card)
+        job = FinetuneJob(
+            model, head, len(card.classes), options, request.seed, work, [progress()], card.output, augmentation
+        )
         metrics, trainer = finetune(job, datamodule, make_trainer)
         if is_first_process():
             Explanandum(model, card).save(file, metrics=json.dumps(metrics))

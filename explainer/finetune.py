@@ -1,6 +1,6 @@
 """Fine-tuning the classifier on the data set before it is frozen (NN-Explainer, Sec. 4).
 
-B images, C classes, F features at the head's input.
+B images, C classes.
 """
 
 from collections.abc import Callable
@@ -13,21 +13,13 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
-    MultilabelAveragePrecision,
-    MultilabelF1Score,
-    MultilabelPrecision,
-    MultilabelRecall,
-)
 
+from explainer.augmentation import Augmentation, AugmentName
 from explainer.checkpoints import PatientStopping
+from explainer.classifier_scores import SCORES
 from explainer.explanandum import OutputKind
+from explainer.feature_cache import FeatureCache
 from explainer.losses import classification_loss
 from explainer.metrics import ImageMean
 from explainer.optimizer import OptimizerOptions, adam
@@ -48,6 +40,11 @@ class FinetuneOptions(OptimizerOptions):
         batch_size: Images a step.
         freeze: Train the fresh head only.
         hidden: Width of the two hidden layers of a VGG's fresh head.
+        augment: group_cam: blur where the classifier sees nothing of the classes; explainer: add masked images.
+        run: Run folder of the Explainer that masks images for --finetune.augment explainer.
+
+    Raises:
+        ValueError: for a run without an augmentation that needs it, or the other way round.
     """
 
     epochs: int = 100
@@ -55,48 +52,17 @@ class FinetuneOptions(OptimizerOptions):
     batch_size: int = 16
     freeze: bool = True
     hidden: int = 4096
+    augment: AugmentName = "none"
+    run: Path | None = None
 
-
-class MultiLabelScores(MetricCollection):
-    """F-score, precision and recall at probability .5, and mAP, macro over classes."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__(
-            {
-                "f_score": MultilabelF1Score(num_classes),
-                "precision": MultilabelPrecision(num_classes),
-                "recall": MultilabelRecall(num_classes),
-                "mAP": MultilabelAveragePrecision(num_classes),
-            }
-        )
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:  # type: ignore[override]
-        """Add images by their logits and multi-hot labels, [B,C] both."""
-        super().update(logits.sigmoid(), labels.int())  # logits within [0, 1] would be taken for probabilities
-
-
-class SingleLabelScores(MetricCollection):
-    """Top-1 accuracy over images; F-score, precision and recall, macro over the classes that occur or are predicted."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__(
-            {
-                "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-                "f_score": MulticlassF1Score(num_classes),
-                "precision": MulticlassPrecision(num_classes),
-                "recall": MulticlassRecall(num_classes),
-            }
-        )
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:  # type: ignore[override]
-        """Add images by their logits and labels with exactly one 1, [B,C] both."""
-        super().update(logits, labels.argmax(dim=1))
-
-
-SCORES: dict[OutputKind, Callable[[int], MetricCollection]] = {
-    "multi_label": MultiLabelScores,
-    "single_label": SingleLabelScores,
-}
+    def __post_init__(self) -> None:
+        """Refuse half a wish."""
+        super().__post_init__()
+        if (self.augment == "explainer") != (self.run is not None):
+            raise ValueError(
+                f"--finetune.augment is {self.augment} and --finetune.run is {self.run}: the augmentation explainer "
+                "needs the folder of a run whose Explainer is trained, and no other one takes it."
+            )
 
 
 class ExplanandumModule(LightningModule):
@@ -109,6 +75,7 @@ class ExplanandumModule(LightningModule):
         options: learning rate and schedule.
         seed: with epoch and rank, determines the random numbers of training (dropout).
         output: what the logits mean: it decides the loss and the scores.
+        augmentation: what is made of the training images; None for nothing.
     """
 
     def __init__(
@@ -119,6 +86,7 @@ class ExplanandumModule(LightningModule):
         options: OptimizerOptions,
         seed: int = 42,
         output: OutputKind = "multi_label",
+        augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -126,6 +94,7 @@ class ExplanandumModule(LightningModule):
         self.options = options
         self.seed = seed
         self.output = output
+        self.augmentation = augmentation
         scores = SCORES[output](num_classes)
         self.val_scores = scores.clone("val/")
         self.test_scores = scores.clone("test/")
@@ -141,13 +110,15 @@ class ExplanandumModule(LightningModule):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits [B,C] of images [B,3,H,W] or of features."""
-        inputs = inputs.float()  # cached features come in half precision, which a float32 head does not take
-        return self.model(inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs)
+        return self.model(_as_the_model_likes(inputs))
 
     def training_step(self, batch: Any, _batch_index: int) -> Tensor:
         """Cross-entropy (binary if multi-label) of a batch (image or features, labels, …)."""
-        loss = self._loss(self(batch[0]), batch[1])
-        self.train_mean.update(loss.detach(), len(batch[1]))
+        inputs, labels = batch[0], batch[1]
+        if self.augmentation is not None:
+            inputs, labels = self.augmentation(self.model, _as_the_model_likes(inputs), labels)
+        loss = self._loss(self(inputs), labels)
+        self.train_mean.update(loss.detach(), len(labels))
         self.log("train_loss", self.train_mean, prog_bar=True, on_step=False, on_epoch=True)
         return loss
 
@@ -194,6 +165,12 @@ class ExplanandumModule(LightningModule):
         return self._trained[0].load_state_dict(state_dict, strict=strict, assign=assign)
 
 
+def _as_the_model_likes(inputs: Tensor) -> Tensor:
+    """As float32, since features come from the cache in half precision, and images in the fast layout."""
+    inputs = inputs.float()
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
+
+
 TrainerFactory = Callable[..., Trainer]
 
 
@@ -210,6 +187,7 @@ class FinetuneJob:
         work_folder: keeps the checkpoints while training runs; a killed run goes on from there.
         callbacks: further Lightning callbacks, e.g. a progress bar.
         output: what the logits shall mean.
+        augmentation: what is made of the training images; None for nothing.
     """
 
     model: nn.Module
@@ -220,16 +198,19 @@ class FinetuneJob:
     work_folder: Path
     callbacks: list[Callback] = field(default_factory=list)
     output: OutputKind = "multi_label"
+    augmentation: Augmentation | None = None
 
     def module(self, model: nn.Module, trained: nn.Module) -> ExplanandumModule:
         """What trains the part `trained` of `model`, which is the job's or its head."""
-        return ExplanandumModule(model, trained, self.num_classes, self.options, self.seed, self.output)
+        return ExplanandumModule(
+            model, trained, self.num_classes, self.options, self.seed, self.output, self.augmentation
+        )
 
 
 def finetune(job: FinetuneJob, datamodule: Any, make_trainer: TrainerFactory) -> tuple[Metrics, Trainer]:
     """Train the classifier in place, keep the weights of the best validation loss, and score it.
 
-    Where everything but the head is frozen, one device is used and nothing is augmented, each image passes the frozen
+    Where everything but the head is frozen, one device is used and no image is changed, each image passes the frozen
     part once and the head is trained on the cached features, in a random order of its own. Interrupted at any time, a
     second call with the same work folder goes on from the last finished epoch.
 
@@ -239,7 +220,7 @@ def finetune(job: FinetuneJob, datamodule: Any, make_trainer: TrainerFactory) ->
         make_trainer: builds a Trainer from the keywords that this function adds.
 
     Returns:
-        `val/…` and, where the data set has a test split, `test/…`: what `MultiLabelScores` or `SingleLabelScores` have,
+        `val/…` and, where the data set has a test split, `test/…`: what `SCORES` has for the outputs,
         in [0, 1]; and the Trainer.
     """
     best = ModelCheckpoint(
@@ -270,76 +251,11 @@ def _what_to_train(
     job.model.requires_grad_(False)
     head.requires_grad_(True)
     whole = job.module(job.model, head)
-    one_device_and_fixed_images = trainer.world_size == 1 and not datamodule.options.augment
-    worthwhile = one_device_and_fixed_images and job.options.epochs > 0
-    features = FeatureCache(job, trainer).loaders(datamodule) if worthwhile else None
+    fixed_images = not datamodule.options.augment and job.augmentation is None
+    features = None
+    if fixed_images and trainer.world_size == 1 and job.options.epochs > 0:
+        cache = FeatureCache(job.model, job.head, trainer)
+        features = cache.loaders(datamodule, job.options.batch_size, job.seed)
     if features is None:
         return whole, whole, {"datamodule": datamodule}
     return whole, job.module(head, head), features
-
-
-class FeatureCache:
-    """The head's inputs for every training and validation image, computed once by the frozen part of the classifier."""
-
-    def __init__(self, job: FinetuneJob, trainer: Trainer) -> None:
-        self.job = job
-        self.device = trainer.strategy.root_device
-        self.autocast = trainer.precision_plugin.forward_context
-
-    def loaders(self, datamodule: Any) -> dict[str, Any] | None:
-        """Loaders of (features, labels) for `Trainer.fit`; None if the model isn't head(features)."""
-        datamodule.prepare_data()
-        datamodule.setup("fit")
-        splits = {}
-        for split in ("train", "val"):
-            computed = self._compute(datamodule.dataloader(split))
-            if computed is None:
-                return None
-            splits[split] = TensorDataset(*computed)
-        batch_size = self.job.options.batch_size
-        sampler: DistributedSampler[Any] = DistributedSampler(
-            splits["train"], num_replicas=1, rank=0, seed=self.job.seed
-        )
-        return {
-            # A generator of its own: a loader draws a number each epoch, which would shift those of dropout.
-            "train_dataloaders": DataLoader(splits["train"], batch_size, sampler=sampler, generator=torch.Generator()),
-            "val_dataloaders": DataLoader(splits["val"], batch_size=256),
-        }
-
-    @torch.no_grad()
-    def _compute(self, loader: Any) -> tuple[Tensor, Tensor] | None:
-        model = self.job.model.to(self.device).eval()
-        head = model.get_submodule(self.job.head)
-        features: list[Tensor] = []
-        labels: list[Tensor] = []
-        for batch in loader:
-            image = batch.image.to(self.device).contiguous(memory_format=torch.channels_last)
-            with self.autocast():
-                inputs, outputs = _through(model, head, image)
-                if inputs is None or (not features and not _is_last(head, inputs, outputs)):
-                    return None
-            features.append(_compact(inputs).cpu())
-            labels.append(batch.labels)
-        return torch.cat(features), torch.cat(labels)
-
-
-def _compact(features: Tensor) -> Tensor:
-    """As float16, if they fit: half the memory of float32, and finer than the bf16 that autocast hands to the head."""
-    half = features.half()
-    return half if half.isfinite().all() else features.float()
-
-
-def _through(model: nn.Module, head: nn.Module, image: Tensor) -> tuple[Tensor | None, Tensor]:
-    """The head's input (None if the head isn't called as a module) and the model's output."""
-    seen: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    try:
-        output = model(image)
-    finally:
-        handle.remove()
-    return (seen[0] if len(seen) == 1 else None), output
-
-
-def _is_last(head: nn.Module, inputs: Tensor, outputs: Tensor) -> bool:
-    alone = head(inputs)
-    return alone.shape == outputs.shape and torch.equal(alone, outputs)

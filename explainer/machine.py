@@ -3,11 +3,13 @@
 import logging
 import warnings
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -23,6 +25,7 @@ QUIET_MESSAGES = (
 """Beginnings of Lightning's log messages that tell a user of these programs nothing."""
 
 QUIET_WARNINGS = (
+    r"Total length of `DataLoader` across ranks is zero",  # a stage of which all is done already
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch
     r"Found \d+ module\(s\) in eval mode at the start of training",  # the frozen explanandum: intended
     r"The '\w+' does not have many workers",  # the user's choice, and right for cached features
@@ -30,6 +33,9 @@ QUIET_WARNINGS = (
     r"The number of training batches \(\d+\) is smaller than the logging interval",  # epochs are logged in any case
 )
 """Beginnings (regular expressions) of warnings that are not for users."""
+
+PATIENCE = timedelta(days=7)
+"""How long a process that is done waits for the others, whose images may take longer."""
 
 LONG_NAMES = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 """Of precisions, which Lightning takes too."""
@@ -103,6 +109,11 @@ def _is_for_users(record: logging.LogRecord) -> bool:
 def is_first_process() -> bool:
     """Whether this process is rank 0 of the run, before or after the process group exists."""
     return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def patient(machine: MachineOptions) -> Any:
+    """Lightning's strategy, but one whose processes wait for each other longer than its half an hour."""
+    return DDPStrategy(timeout=PATIENCE) if machine.strategy == "ddp" else machine.strategy
 
 
 def uses_gpu(machine: MachineOptions) -> bool:

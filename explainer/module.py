@@ -3,6 +3,7 @@
 B images, C classes, H×W pixels.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,25 +13,38 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassF1Score, MultilabelF1Score
 
-from datamodules.batch import Batch
+from datamodules.batch import VOID, Batch
 from explainer import losses
+from explainer.distillation.lesson import Lesson
 from explainer.explanandum import Explanandum
 from explainer.losses import LossWeights
 from explainer.masking import apply_mask, merge_masks
-from explainer.metrics import ImageMean
+from explainer.metrics import ImageMean, agreement
 from explainer.network import Explainer
 from explainer.optimizer import OptimizerOptions, adam
 
 Stage = Literal["train", "val"]
+Objective = Literal["explain", "distill"]
 
 # Masked images give lower logits overall, so the authors' code counts a class as recognised from -1 up, not from 0.
 MASKED_THRESHOLD = torch.sigmoid(torch.tensor(-1.0)).item()
 
 TERMS = ("classification", "entropy", "area_target", "area_nontarget", "bound", "tv")
+SEGMENTATION = ("acc", "iou")
+AGREEMENT = ("agreement/rank_correlation", "agreement/iou")
 LOSS_NAMES = [
     *("train_loss", "val_loss"),
     *(f"{stage}/{term}{suffix}" for stage in ("train", "val") for term in TERMS for suffix in ("", "_weighted")),
 ]
+
+
+def taught_names(teachers: Sequence[str]) -> list[str]:
+    """What is logged of distillation."""
+    if not teachers:
+        return []
+    shared = [f"{stage}/distill{suffix}" for stage in ("train", "val") for suffix in ("", "_weighted")]
+    each = [f"{stage}/distill/{teacher}" for stage in ("train", "val") for teacher in teachers]
+    return [*shared, *each, *(f"{measure}/{teacher}" for measure in AGREEMENT for teacher in teachers)]
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -49,6 +63,8 @@ class ExplainerModule(LightningModule):
         weights: of the loss terms.
         optimizer: learning rate and schedule.
         seed: with epoch and rank, determines every random number of training (dropout).
+        lesson: what is learned from teachers; None without them.
+        objective: explain: the paper's losses, and the teachers beside them; distill: the teachers alone.
     """
 
     def __init__(
@@ -58,8 +74,12 @@ class ExplainerModule(LightningModule):
         weights: LossWeights | None = None,
         optimizer: OptimizerOptions | None = None,
         seed: int = 42,
+        lesson: Lesson | None = None,
+        objective: Objective = "explain",
     ) -> None:
         super().__init__()
+        if objective == "distill" and lesson is None:
+            raise ValueError("The objective distill needs a lesson: without teachers there is nothing to imitate.")
         if network.num_classes != explanandum.num_classes:
             raise ValueError(
                 f"The Explainer has {network.num_classes} class masks, "
@@ -70,11 +90,16 @@ class ExplainerModule(LightningModule):
         self.weights = weights or LossWeights()
         self.optimizer_options = optimizer or OptimizerOptions()
         self.seed = seed
+        self.lesson = lesson
+        self.objective = objective
+        self._epochs = 0.0
         self._unmasked: Tensor | None = None
         self.train_f_score = self._f_score(MASKED_THRESHOLD)
         self.val_f_score = self._f_score(MASKED_THRESHOLD)
         self.unmasked_f_score = self._f_score(0.5)
-        self.means = nn.ModuleDict({name: ImageMean() for name in LOSS_NAMES})
+        names = [*LOSS_NAMES, *(f"segmentation/{name}" for name in SEGMENTATION)]
+        names += taught_names(lesson.teachers if lesson else ())
+        self.means = nn.ModuleDict({_key(name): ImageMean() for name in names})
 
     def forward(self, image: Tensor) -> Tensor:
         """Class masks S [B,C,H,W] in [0, 1] of normalised images [B,3,H,W]."""
@@ -91,9 +116,10 @@ class ExplainerModule(LightningModule):
 
     def loss_terms(self, image: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The unweighted terms of Eq. 1 (scalars, means over images), and the masked images' logits [B,C]."""
-        # The layout in which convolutions are fastest on CPUs with bf16 and on GPUs.
-        image = image.contiguous(memory_format=torch.channels_last)
-        mask_logits = self.network(image)
+        image = channels_last(image)
+        return self._explaining_terms(image, self.network(image), labels)
+
+    def _explaining_terms(self, image: Tensor, mask_logits: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         target, nontarget = merge_masks(mask_logits, labels)
         # One pass for both: the classifier's weights are read once, and it has no batch statistics to mix up.
         both = torch.cat([apply_mask(image, target), apply_mask(image, 1 - target)])
@@ -108,8 +134,10 @@ class ExplainerModule(LightningModule):
         }
         return terms, masked
 
-    def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Total loss of a batch."""
+        # Not from the number of steps so far: a run that goes on may have other batches an epoch.
+        self._epochs = self.current_epoch + batch_index / self.trainer.num_training_batches
         return self._step(batch, "train")
 
     def validation_step(self, batch: Batch, _batch_index: int) -> None:
@@ -119,14 +147,63 @@ class ExplainerModule(LightningModule):
             self._score(self.unmasked_f_score, self.explanandum(batch.image), batch.labels)
 
     def _step(self, batch: Batch, stage: Stage) -> Tensor:
-        terms, masked_logits = self.loss_terms(batch.image, batch.labels)
-        total = losses.explainer_loss(terms, self.weights)
+        image = channels_last(batch.image)
+        mask_logits = self.network(image)
+        explains = self.objective == "explain"
+        terms: dict[str, Tensor] = {}
+        total = mask_logits.new_zeros((), dtype=torch.float32)
+        if explains or stage == "val":  # pure imitation is spared the classifier, but judged like the others
+            terms, masked_logits = self._explaining_terms(image, mask_logits, batch.labels)
+            self._log_f_score(masked_logits.detach(), batch.labels, stage)
+        if explains:
+            total = total + losses.explainer_loss(terms, self.weights)
+        values = self._weighted(terms, stage)
+        if self.lesson is not None:
+            distilled = self._distill(self.lesson, mask_logits, batch, stage)
+            weight = self._distill_weight()
+            # Of the validation loss it is no part, or a weight that fades would pass for progress.
+            total = total + weight * distilled if stage == "train" or not explains else total
+            terms |= {"distill": distilled}
+            values |= {f"{stage}/distill": distilled.detach(), f"{stage}/distill_weighted": weight * distilled.detach()}
+        if stage == "val" and batch.mask is not None:
+            self._log_segmentation(mask_logits, batch.labels, batch.mask)
         self._require_finite(total, terms, stage)
-        f_score = self.train_f_score if stage == "train" else self.val_f_score
-        self._score(f_score, masked_logits.detach(), batch.labels)
-        self.log(f"f_score/{stage}_masked", f_score, on_step=False, on_epoch=True)
-        self._log_losses(total, terms, stage, len(batch.image))
+        self._log_losses(total, values, stage, len(batch.image))
         return total
+
+    def _log_segmentation(self, mask_logits: Tensor, labels: Tensor, mask: Tensor) -> None:
+        """How the target mask meets the objects' outlines (percent), where there are some: told, never learned from."""
+        valid = mask != VOID
+        outlined = valid.flatten(1).any(dim=1)
+        target, _ = merge_masks(mask_logits[outlined], labels[outlined])
+        scores = agreement(target, mask[outlined] > 0, valid[outlined])
+        for name in SEGMENTATION:
+            # Also for a batch without outlines: a process that logs less than the others would wait for them for ever.
+            self._log_mean(f"segmentation/{name}", 100 * scores[name].mean().nan_to_num(), int(outlined.sum()))
+
+    def _distill_weight(self) -> float:
+        """Of the distillation loss now; it fades step by step, not epoch by epoch."""
+        if self.lesson is None or self.objective == "distill":
+            return 1.0
+        return self.lesson.options.weight_at(self._epochs)
+
+    def _distill(self, lesson: Lesson, mask_logits: Tensor, batch: Batch, stage: Stage) -> Tensor:
+        """The distillation loss; logs each teacher's own, and in validation how alike student and teachers are."""
+        total, own = lesson.losses(mask_logits, batch)
+        assert batch.teacher_weights is not None  # `losses` has seen to it
+        pairs = (batch.teacher_weights > 0).sum(dim=0).tolist()
+        for name, value, count in zip(lesson.teachers, own, pairs, strict=True):
+            self._log_mean(f"{stage}/distill/{name}", value.nan_to_num(), count)
+        if stage == "val":
+            for name, alike in zip(lesson.teachers, lesson.likeness(mask_logits, batch), strict=True):
+                for measure, value in zip(AGREEMENT, (alike.rank_correlation, alike.iou), strict=True):
+                    self._log_mean(f"{measure}/{name}", value, alike.pairs)
+        return total
+
+    def _log_f_score(self, masked_logits: Tensor, labels: Tensor, stage: Stage) -> None:
+        f_score = self.train_f_score if stage == "train" else self.val_f_score
+        self._score(f_score, masked_logits, labels)
+        self.log(f"f_score/{stage}_masked", f_score, on_step=False, on_epoch=True)
 
     def _score(self, f_score: Metric, logits: Tensor, labels: Tensor) -> None:
         # torchmetrics takes values within [0, 1] for probabilities, and logits may all lie there by chance.
@@ -144,21 +221,27 @@ class ExplainerModule(LightningModule):
             "The checkpoints of the last good epoch are kept; try a smaller --lr or --precision 32."
         )
 
-    def _log_losses(self, total: Tensor, terms: dict[str, Tensor], stage: Stage, images: int) -> None:
-        if stage == "train":
-            # A name of its own: of a value logged by step and by epoch, Lightning makes three.
-            self.log("loss", total.detach(), batch_size=images, prog_bar=True)
+    def _weighted(self, terms: dict[str, Tensor], stage: Stage) -> dict[str, Tensor]:
+        """The terms as they are logged: plain, and as they weigh in the total."""
         values = {f"{stage}/{name}": term.detach() for name, term in terms.items()}
-        values |= {
+        return values | {
             f"{stage}/{name}_weighted": losses.weight_of(name, self.weights) * term.detach()
             for name, term in terms.items()
         }
-        values[f"{stage}_loss"] = total.detach()
-        for name, value in values.items():
-            mean = self.means[name]
-            assert isinstance(mean, ImageMean)
-            mean.update(value, images)
-            self.log(name, mean, on_step=False, on_epoch=True, batch_size=images, prog_bar=name == "val_loss")
+
+    def _log_losses(self, total: Tensor, values: dict[str, Tensor], stage: Stage, images: int) -> None:
+        if stage == "train":
+            # A name of its own: of a value logged by step and by epoch, Lightning makes three.
+            self.log("loss", total.detach(), batch_size=images, prog_bar=True)
+        for name, value in (values | {f"{stage}_loss": total.detach()}).items():
+            self._log_mean(name, value, images)
+
+    def _log_mean(self, name: str, value: Tensor, count: int) -> None:
+        """Log a mean over an epoch, of `count` images (or pairs) in this batch."""
+        mean = self.means[_key(name)]
+        assert isinstance(mean, ImageMean)
+        mean.update(value, count)
+        self.log(name, mean, on_step=False, on_epoch=True, batch_size=count, prog_bar=name == "val_loss")
 
     def on_train_epoch_start(self) -> None:
         """Make every random number of an epoch a function of (seed, epoch, rank), so that a resumed run repeats it."""
@@ -194,3 +277,13 @@ class ExplainerModule(LightningModule):
                 "missing or of another shape. Was it trained on other classes or with another --encoder?"
             )
         return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+
+def channels_last(image: Tensor) -> Tensor:
+    """The layout in which convolutions are fastest on CPUs with bf16 and on GPUs."""
+    return image.contiguous(memory_format=torch.channels_last)
+
+
+def _key(name: str) -> str:
+    """Of a metric within a ModuleDict, which takes no dots: a teacher's options may have some."""
+    return name.replace(".", "·")

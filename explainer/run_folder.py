@@ -104,13 +104,6 @@ class RunFolder:
         return load_explainer(self.explainer)
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a text file so that a kill leaves the old text or the new one, never half of it."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(file)
-
-
 def save_explainer(network: Explainer, file: Path, **notes: str) -> None:
     """Write the Explainer to a file that alone rebuilds it; whole or not at all."""
     save_weights(network, file, {name: str(value) for name, value in network.recipe.items()} | notes)

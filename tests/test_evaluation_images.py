@@ -6,7 +6,7 @@ from toy_models import SIZE, SmallNet, freeze
 
 from datamodules.batch import VOID, Batch, Box
 from explainer.evaluation.images import Images
-from explainer.evaluation.keys import digest, digest_of_network, digest_of_tensor
+from explainer.keys import digest, digest_of_network, digest_of_tensor
 
 CACHED = ("logits", "predicted", "pixel_keys", "content_keys", "has_mask")
 

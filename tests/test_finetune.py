@@ -13,12 +13,16 @@ from torch.utils.data import DataLoader, DistributedSampler
 from toy_models import card, freeze
 
 from datamodules.batch import Batch
+from explainer.classifier_scores import SCORES
 from explainer.classifiers import build_classifier
 from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.explanandum_cache import ClassifierRequest, ExplanandumCache, _built
-from explainer.finetune import SCORES, ExplanandumModule, FeatureCache, FinetuneJob, FinetuneOptions, finetune
+from explainer.feature_cache import FeatureCache
+from explainer.finetune import ExplanandumModule, FinetuneJob, FinetuneOptions, finetune
 from explainer.machine import MachineOptions
 from explainer.machine import make_trainer as machine_trainer
+from explainer.network import Explainer
+from explainer.run_folder import RunFolder, save_explainer
 
 SIZES = {"train": 40, "val": 16, "test": 12}
 METRICS = {f"{stage}/{name}" for stage in ("val", "test") for name in ("f_score", "precision", "recall", "mAP")}
@@ -94,6 +98,12 @@ def job(tmp_path, model=None, callbacks=(), seed=7, **options):
     return FinetuneJob(model or Net(), "head", 3, FinetuneOptions(**options), seed, tmp_path / "work", list(callbacks))
 
 
+def cached_loaders(work, data=None):
+    """Loaders of the head's inputs."""
+    cache = FeatureCache(work.model, work.head, make_trainer())
+    return cache.loaders(data or Data(), work.options.batch_size, work.seed)
+
+
 def weights(model):
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
@@ -153,7 +163,7 @@ def test_each_image_passes_the_frozen_part_once_for_training(tmp_path):
 
 def test_cached_features_give_the_logits_of_the_whole_model(tmp_path):
     work, data = job(tmp_path), Data()
-    loaders = FeatureCache(work, make_trainer()).loaders(data)
+    loaders = cached_loaders(work, data)
     features, labels = loaders["val_dataloaders"].dataset.tensors
     image, expected_labels = data.items("val")
     assert features.dtype == torch.float16
@@ -165,7 +175,7 @@ def test_cached_features_give_the_logits_of_the_whole_model(tmp_path):
 def test_features_too_large_for_float16_are_kept_in_float32(tmp_path):
     model = Net()
     model.features.append(Scale(1e6))
-    loaders = FeatureCache(job(tmp_path, model), make_trainer()).loaders(Data())
+    loaders = cached_loaders(job(tmp_path, model))
     features, _ = loaders["train_dataloaders"].dataset.tensors
     assert features.dtype == torch.float32
     assert features.isfinite().all()
@@ -198,7 +208,7 @@ def test_a_model_that_goes_on_after_its_head_is_trained_without_the_cache(tmp_pa
         def forward(self, image):
             return 2 * super().forward(image)
 
-    assert FeatureCache(job(tmp_path, Doubled()), make_trainer()).loaders(Data()) is None
+    assert cached_loaders(job(tmp_path, Doubled())) is None
     scores, _ = finetune(job(tmp_path, Doubled()), Data(), make_trainer)
     assert scores.keys() == METRICS
 
@@ -212,7 +222,7 @@ def test_squeezenet_whose_logits_are_flattened_after_the_head_is_trained_without
             image, labels = super().items(split)
             return nn.functional.interpolate(image[:4], size=32), labels[:4]
 
-    assert FeatureCache(small, make_trainer()).loaders(Larger()) is None
+    assert cached_loaders(small, Larger()) is None
 
 
 @pytest.mark.parametrize("augment", [False, True], ids=["cached", "uncached"])
@@ -446,7 +456,7 @@ def test_whatever_decides_the_result_decides_the_key(tmp_path, request_):
         request_,
         *(replace(request_, options=replace(request_.options, **change)) for change in (
             {"lr": 2e-3}, {"schedule": "cosine"}, {"warmup_steps": 1}, {"epochs": 2}, {"patience": 1},
-            {"batch_size": 4}, {"freeze": False}, {"hidden": 8},
+            {"batch_size": 4}, {"freeze": False}, {"hidden": 8}, {"augment": "group_cam"},
         )),
         *(replace(request_, card=replace(request_.card, **change)) for change in (
             {"architecture": "resnet18"}, {"classes": ("a", "b", "c")}, {"image_size": 32}, {"mean": (0.1, 0.0, 0.0)},
@@ -472,6 +482,34 @@ def test_a_weight_file_counts_by_its_content_not_by_its_path(tmp_path, request_)
 def test_the_key_is_the_same_tomorrow(request_):
     # Another key would train every cached classifier again: change this literal only if that is what you want.
     assert request_.key == "29235d341893"
+
+
+def run_with_explainer(folder, seed):
+    """As much of a run's folder as the key looks at."""
+    torch.manual_seed(seed)
+    save_explainer(Explainer(3, "tu-test_resnet", decoder_channels=8), RunFolder(folder).explainer)
+    return folder
+
+
+def test_the_explainer_that_masks_images_counts_by_its_weights_not_by_its_path(tmp_path, request_):
+    def key(folder):
+        return replace(request_, options=replace(request_.options, augment="explainer", run=folder)).key
+
+    first = key(run_with_explainer(tmp_path / "a", seed=1))
+    assert key(run_with_explainer(tmp_path / "b", seed=1)) == first
+    assert key(run_with_explainer(tmp_path / "a", seed=2)) not in (first, request_.key)
+
+
+def test_a_file_with_a_head_that_fits_is_gone_on_with_and_another_head_is_replaced(tmp_path, request_):
+    model, head = build_classifier(request_.card.architecture, 3, "none")
+    Explanandum(model, request_.card).save(tmp_path / "trained.safetensors")
+    request = replace(request_, weights=str(tmp_path / "trained.safetensors"))
+    started, _ = _built(request)
+    assert not differing(weights(model), weights(started))
+    more_classes = replace(request, card=replace(request.card, classes=("a", "b", "c", "d")))
+    started, _ = _built(more_classes)
+    different = {name for name, value in started.state_dict().items() if not value.equal(weights(model)[name])}
+    assert different == {f"{head}.weight", f"{head}.bias"}
 
 
 def test_a_killed_request_goes_on_where_it_was(tmp_path, request_):

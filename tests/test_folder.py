@@ -256,3 +256,17 @@ def test_a_corrected_label_changes_the_label_version(tmp_path: Path) -> None:
         return FolderDataModule(DataOptions(data_root=tmp_path)).label_version
 
     assert version("cat") == version("cat") != version("dog")
+
+
+def test_a_photograph_that_takes_a_name_over_changes_the_image_version(tmp_path: Path) -> None:
+    save_image(tmp_path / "a.jpg")
+    save_image(tmp_path / "b.jpg")
+    (tmp_path / "labels.csv").write_text("image,split,labels\na.jpg,train,cat\nb.jpg,val,dog\nlost.jpg,test,cat\n")
+
+    def version() -> str:
+        return FolderDataModule(DataOptions(data_root=tmp_path)).image_version
+
+    before = version()
+    assert version() == before
+    save_image(tmp_path / "b.jpg", size=(40, 60))
+    assert version() != before

@@ -24,6 +24,7 @@ from explainer import entry, machine, module
 from explainer.attribution import METHODS
 from explainer.module import TERMS, NonFiniteLossError
 from explainer.progress import ProgressLines
+from explainer.report.tables import read_table
 from explainer.run_folder import RunFolder
 from explainer.weights import read_metadata
 
@@ -259,3 +260,12 @@ class TestConsole:
             log.info("GPU available: False, used: False")
             log.info("`Trainer.fit` stopped")
         assert [record.message for record in caplog.records] == ["`Trainer.fit` stopped"]
+
+
+def test_segmentation_in_training_is_that_of_the_table(small_run, tmp_path):
+    best = min(rows(small_run), key=lambda row: float(row["val_loss"]))
+    options = ("--run", small_run, "--split", "val", "--methods", "explainer", "--tables", "segmentation")
+    evaluate.main([*map(str, options), "--output", str(tmp_path), "--accelerator", "cpu"])
+    (row,) = [row for row in read_table(tmp_path / "segmentation.csv") if row["method"] == "explainer"]
+    assert float(best["segmentation/acc"]) == pytest.approx(row["acc"], rel=1e-3)
+    assert float(best["segmentation/iou"]) == pytest.approx(row["iou"], rel=1e-3)

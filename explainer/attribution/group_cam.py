@@ -14,9 +14,9 @@ from explainer.attribution.cam import CAM, enlarge
 from explainer.attribution.checks import whole
 from explainer.attribution.perturb import (
     ChunkSize,
+    Classifier,
     checked_blur,
     checked_chunk_size,
-    class_scores,
     gaussian_blur,
     masked_logits,
 )
@@ -24,12 +24,16 @@ from explainer.explanandum import Explanandum
 
 
 def group_maps(activation: Tensor, gradient: Tensor, groups: int) -> Tensor:
-    """Sums of the weighted channels of each group (Eq. 1 and 2): [N,K,h,w] -> [N,G,h,w] >= 0.
+    """Sums of the weighted channels of each group (Eq. 1 and 2): [N,K,h,w] -> [N,G,h,w] >= 0."""
+    return grouped(gradient.mean(dim=(2, 3), keepdim=True) * activation, groups)
+
+
+def grouped(channels: Tensor, groups: int) -> Tensor:
+    """Sums of the channels of each group, negative ones as zero (Eq. 2): [N,K,h,w] -> [N,G,h,w] >= 0.
 
     Groups are of consecutive channels and differ in size by one at most; with G > K every channel is one.
     """
-    weighted = gradient.mean(dim=(2, 3), keepdim=True) * activation
-    parts = weighted.tensor_split(min(groups, weighted.shape[1]), dim=1)
+    parts = channels.tensor_split(min(groups, channels.shape[1]), dim=1)
     return torch.stack([part.sum(dim=1) for part in parts], dim=1).relu()
 
 
@@ -54,6 +58,46 @@ def without_flat(maps: Tensor) -> Tensor:
     order = alive.int().argsort(dim=1, descending=True, stable=True)[:, : int(alive.sum(dim=1).max())]
     ordered = maps.where(alive[..., None, None], 0)
     return ordered.gather(1, order[..., None, None].expand(-1, -1, *maps.shape[2:]))
+
+
+@dataclass(frozen=True)
+class MaskedScores:
+    """What the classifier says of images of which all but the regions of the group maps is blurred.
+
+    Args:
+        scores: probabilities of all classes, map by map [N,G,C].
+        low: minimum of each enlarged map [N,G].
+        span: its maximum less its minimum [N,G].
+    """
+
+    scores: Tensor
+    low: Tensor
+    span: Tensor
+
+
+def masked_scores(
+    probabilities: Classifier, image: Tensor, maps: Tensor, blurred: Tensor, chunk_size: ChunkSize
+) -> MaskedScores:
+    """Enlarge and normalise group maps [N,G,h,w], blur the images outside of them (Eq. 5), and ask the classifier.
+
+    Args:
+        probabilities: images -> probabilities of all classes.
+        image: [N,3,H,W], normalised.
+        maps: of each image.
+        blurred: the images, blurred.
+        chunk_size: masked images of one forward pass.
+    """
+    low, span = maps.new_empty(maps.shape[:2]), maps.new_empty(maps.shape[:2])
+
+    def masks(start: int, stop: int) -> Tensor:
+        enlarged = enlarge(maps[:, start:stop], image.shape[-2:])
+        part = slice(start, stop)
+        low[:, part] = enlarged.amin(dim=(2, 3))
+        span[:, part] = enlarged.amax(dim=(2, 3)) - low[:, part]
+        return normalised(enlarged, low[:, part], span[:, part])
+
+    answers = masked_logits(probabilities, image, masks, maps.shape[1], blurred, chunk_size)
+    return MaskedScores(torch.cat([scores for _, scores in answers], dim=1), low, span)
 
 
 @dataclass(frozen=True)
@@ -112,22 +156,13 @@ class _Grouped(CAM):
 
     def _contribution(self, image: Tensor, image_index: Tensor, target: Tensor, maps: Tensor) -> Contribution:
         blurred = gaussian_blur(image, self.kernel_size, self.sigma)
-        before = self.explanandum.probabilities(self.explanandum(blurred))[image_index, target]
-        low, span = maps.new_empty(maps.shape[:2]), maps.new_empty(maps.shape[:2])
+        before = self._probabilities(blurred)[image_index, target, None]
+        masked = masked_scores(self._probabilities, image[image_index], maps, blurred[image_index], self.chunk_size)
+        of_target = masked.scores[torch.arange(len(target), device=target.device), :, target]
+        return Contribution(of_target - before, masked.low, masked.span)
 
-        def masks(start: int, stop: int) -> Tensor:
-            enlarged = enlarge(maps[:, start:stop], image.shape[-2:])
-            part = slice(start, stop)
-            low[:, part] = enlarged.amin(dim=(2, 3))
-            span[:, part] = enlarged.amax(dim=(2, 3)) - low[:, part]
-            return normalised(enlarged, low[:, part], span[:, part])
-
-        answers = masked_logits(
-            self.explanandum, image[image_index], masks, maps.shape[1], blurred[image_index], self.chunk_size
-        )
-        probabilities = torch.cat([class_scores(self.explanandum, logits) for _, logits in answers], dim=1)
-        of_target = probabilities[torch.arange(len(target), device=target.device), :, target]
-        return Contribution(of_target - before[:, None], low, span)
+    def _probabilities(self, image: Tensor) -> Tensor:
+        return self.explanandum.probabilities(self.explanandum(image))
 
 
 def normalised(maps: Tensor, low: Tensor, span: Tensor) -> Tensor:
@@ -139,6 +174,48 @@ def normalised(maps: Tensor, low: Tensor, span: Tensor) -> Tensor:
 def summed(maps: Tensor, weight: Tensor) -> Tensor:
     """Maps [N,G,h,w] weighted by [N,G] -> [N,h,w]."""
     return (maps * weight[..., None, None]).sum(dim=1)
+
+
+def merged(maps: Tensor, contribution: Contribution) -> Tensor:
+    """Sum of the enlarged, normalised maps, weighted by what they contribute (Eq. 7): [N,G,h,w] -> [N,h,w]."""
+    # Enlarging is linear and keeps constants: once, at the end, is the same.
+    return summed(normalised(maps, contribution.low, contribution.span), contribution.alpha)
+
+
+@torch.no_grad()
+def light_group_cam(
+    probabilities: Classifier,
+    image: Tensor,
+    activation: Tensor,
+    blurred: Tensor,
+    labels: Tensor,
+    groups: int = 16,
+    chunk_size: ChunkSize = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Group-CAM without importance weights and de-noising (Sec. 5): Eq. 2 and 4-7 with w = 1, no backward pass.
+
+    Without weights a group's mask is the same for all classes of an image: one round of masked images serves them all.
+
+    Args:
+        probabilities: images -> probabilities of all classes.
+        image: [B,3,H,W], normalised.
+        activation: of the target layer, at these images [B,K,h,w].
+        blurred: the images [B,3,H,W], blurred.
+        labels: multi-hot [B,C]; a map is made for each present class.
+        groups: G (Sec. 5); of consecutive channels.
+        chunk_size: masked images of one forward pass.
+
+    Returns:
+        Maps [N,H,W] >= 0, one per (image, present class), and for each the image's index [N].
+    """
+    image_index, target = labels.bool().nonzero(as_tuple=True)
+    maps = without_flat(grouped(activation.float(), groups))
+    if maps.shape[1] == 0 or len(target) == 0:
+        return image.new_zeros(len(target), *image.shape[-2:]), image_index
+    masked = masked_scores(probabilities, image, maps, blurred, chunk_size)
+    alpha = masked.scores[image_index, :, target] - probabilities(blurred)[image_index, target][:, None]
+    cells = merged(maps[image_index], Contribution(alpha, masked.low[image_index], masked.span[image_index]))
+    return enlarge(cells[:, None], image.shape[-2:])[:, 0].relu(), image_index
 
 
 class GroupCAM(_Grouped):
@@ -182,8 +259,7 @@ class GroupCAM(_Grouped):
         return maps if self.theta is None else denoise(maps, self.theta)
 
     def _merged(self, maps: Tensor, contribution: Contribution) -> Tensor:
-        # Eq. 7 sums enlarged, normalised maps. Enlarging is linear and keeps constants: once, at the end, is the same.
-        return summed(normalised(maps, contribution.low, contribution.span), contribution.alpha)
+        return merged(maps, contribution)
 
 
 class GroupCAMHead(_Grouped):

@@ -13,6 +13,8 @@ RESOURCES = ("explanandum", "network")
 """What a method is handed rather than told on the command line."""
 PARTS = ("base", "optimiser")
 """Options that name a method."""
+DECIDE_NOTHING = ("chunk_size", "workers")
+"""Options that change how fast a map is there, not what it shows."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,13 @@ def options_of(name: str) -> dict[str, Any]:
     """
     parameters = inspect.signature(method_class(name)).parameters.items()
     return {option: parameter.default for option, parameter in parameters if option not in RESOURCES}
+
+
+def deciding_options(spec: MethodSpec) -> dict[str, Any]:
+    """The options that decide what a map shows; one that equals its default (32 or 32.0) is as if it was not given."""
+    defaults = options_of(spec.name)
+    given = {name: value for name, value in spec.options.items() if value != defaults[name]}
+    return {name: value for name, value in (defaults | given).items() if name not in DECIDE_NOTHING}
 
 
 def method_rows() -> list[dict[str, str]]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import VOID, Batch
-from explainer.evaluation.keys import digest, digest_of_tensor
 from explainer.explanandum import Explanandum
+from explainer.keys import digest, digest_of_tensor
 
 
 class Images:

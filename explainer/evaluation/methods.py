@@ -4,12 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from explainer.attribution import AttributionMethod
-from explainer.attribution.spec import MethodSpec, options_of, parse_method
-from explainer.evaluation.keys import digest, digest_of_network
+from explainer.attribution.spec import deciding_options, options_of, parse_method
 from explainer.explanandum import Explanandum
-
-DECIDE_NOTHING = ("chunk_size", "workers")
-"""Options that change how fast a map is there, not what it shows."""
+from explainer.keys import digest, digest_of_network
 
 
 @dataclass(frozen=True)
@@ -49,14 +46,7 @@ def named_method(
     spec = parse_method(text)
     method = spec.build(explanandum, **resources)
     networks = [digest_of_network(network) for network in method.modules]
-    key = digest(explanandum.fingerprint, spec.name, _deciding(spec), networks, precision)
+    key = digest(explanandum.fingerprint, spec.name, deciding_options(spec), networks, precision)
     if method.version > 1:  # not for the first, so that what was kept before there were versions stays valid
         key = digest(key, method.version)
     return NamedMethod(text, method, key, classifier, digest(key, options_of(spec.name) | spec.options))
-
-
-def _deciding(spec: MethodSpec) -> dict[str, Any]:
-    """The options that decide what a map shows; one that equals its default (32 or 32.0) is as if it was not given."""
-    defaults = options_of(spec.name)
-    given = {name: value for name, value in spec.options.items() if value != defaults[name]}
-    return {name: value for name, value in (defaults | given).items() if name not in DECIDE_NOTHING}

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from datamodules.batch import Batch
 from explainer.evaluation.images import Images
-from explainer.evaluation.keys import digest
 from explainer.evaluation.maps import ClassMaps, MapSource, reason_of
 from explainer.evaluation.methods import NamedMethod
 from explainer.evaluation.records import MethodScores, Record, Records, Row
 from explainer.evaluation.tables.base import Table, nobody
 from explainer.explanandum import Explanandum
+from explainer.keys import digest
 
 UNREADABLE = "unreadable"
 

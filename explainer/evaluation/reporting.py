@@ -12,9 +12,10 @@ from explainer.evaluation.records import MethodScores, Row
 from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation, ablation_differences, ablation_rows
 from explainer.evaluation.tables.base import Files, Table
+from explainer.files import write_whole
 from explainer.report.evaluation import write_figures, write_files
 from explainer.report.tables import markdown, write_csv
-from explainer.run_folder import environment, write_whole
+from explainer.run_folder import environment
 
 SHOWN = 3
 """Failures on the console; all are in failures.csv."""

@@ -1,9 +1,9 @@
-"""A row of tiles for one image: photograph, target mask, masked photograph, strongest class masks.
+"""A row of tiles for one image: photograph, target mask, masked photograph, teacher maps, strongest class masks.
 
 H×W pixels; pictures are uint8 [h,w,3].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -23,6 +23,8 @@ class Panel:
         class_masks: float [H,W] in [0, 1] each, strongest first.
         captions: one per class mask.
         labels: names of the classes in the image.
+        lesson: with teachers, the mask of one present class and each teacher's map of it, float [H,W] in [0, 1], by
+            caption.
     """
 
     photograph: np.ndarray
@@ -30,6 +32,7 @@ class Panel:
     class_masks: list[np.ndarray]
     captions: list[str]
     labels: list[str]
+    lesson: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def draw_panel(panel: Panel) -> np.ndarray:
@@ -39,6 +42,7 @@ def draw_panel(panel: Panel) -> np.ndarray:
         (photograph, ", ".join(panel.labels) or "no class"),
         (_grey(mask), f"target mask, area {mask.mean():.2f}"),
         (photograph * mask[..., None], "photograph · mask"),
+        *((_grey(taught), caption) for caption, taught in panel.lesson.items()),
         *((_grey(class_mask), caption) for class_mask, caption in zip(panel.class_masks, panel.captions, strict=True)),
     ]
     return np.concatenate([_tile(picture, caption) for picture, caption in tiles], axis=1)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from explainer.evaluation.images import Images
-from explainer.evaluation.keys import digest
 from explainer.evaluation.maps import ClassMaps
 from explainer.evaluation.methods import NamedMethod
 from explainer.evaluation.records import MethodScores, Row
 from explainer.explanandum import Explanandum
+from explainer.keys import digest
 
 WITHOUT_CLASS = "without a class"
 WITHOUT_MASK = "without a mask"

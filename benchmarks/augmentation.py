@@ -1,0 +1,79 @@
+"""What saliency-based augmentation does to a classifier: its scores before and after, over seeds.
+
+`python benchmarks/augmentation.py --seeds 0 1 2 --output runs/augmentation`
+
+For each seed train.py makes a run, whose classifier is "before". From its weights, head included, the classifier is
+fine-tuned once more with each `--finetune.augment`; `none` is what more training alone does. All other options, given
+after `--`, go to train.py. Started again with the same output folder, it goes on where it was stopped.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import train
+from explainer.augmentation import AugmentName
+from explainer.run_folder import RunFolder
+from explainer.weights import read_metadata
+
+BEFORE = "before"
+
+
+def made(folder: RunFolder, *options: str) -> RunFolder:
+    """The run of that folder, trained or gone on with."""
+    new = [*options, "--output", str(folder.path.parent), "--name", folder.path.name]
+    return train.main(["--resume", str(folder.path)] if folder.config.is_file() else new)
+
+
+def scores(seed: int, output: Path, options: Sequence[str]) -> list[dict[str, object]]:
+    """One row for the classifier before and one for each augmentation."""
+    seeded = [*options, "--seed", str(seed)]
+    before = made(RunFolder(output / f"{BEFORE}_{seed}"), *seeded)
+    runs = {BEFORE: before}
+    for name in get_args(AugmentName):
+        again = [*seeded, "--stage", "explanandum", "--explanandum_weights", str(before.explanandum)]
+        again += ["--finetune.augment", name]
+        again += ["--finetune.run", str(before.path)] if name == "explainer" else []
+        runs[name] = made(RunFolder(output / f"{name}_{seed}"), *again)
+    return [
+        {"augment": name, "seed": seed} | json.loads(read_metadata(run.explanandum)["metrics"])
+        for name, run in runs.items()
+    ]
+
+
+def summary(rows: list[dict[str, object]]) -> list[str]:
+    """Mean and standard deviation over seeds of every test score, a line an augmentation."""
+    names = [name for name in rows[0] if name.startswith("test/")]
+    lines = []
+    for augment in dict.fromkeys(row["augment"] for row in rows):
+        values = {name: [float(str(row[name])) for row in rows if row["augment"] == augment] for name in names}
+        texts = [f"{name} {statistics.mean(each):.3f} ± {_spread(each):.3f}" for name, each in values.items()]
+        lines.append(f"{augment:10} " + ", ".join(texts))
+    return lines
+
+
+def _spread(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else float("nan")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train what is missing, write the table, print its summary."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, default=Path("runs/augmentation"), help="Folder of runs and table.")
+    parser.add_argument("options", nargs="*", help="Options of train.py, after --.")
+    options = parser.parse_args(arguments)
+    rows = [row for seed in options.seeds for row in scores(seed, options.output, options.options)]
+    with (options.output / "augmentation.csv").open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    print("\n".join(summary(rows)))
+
+
+if __name__ == "__main__":
+    main()

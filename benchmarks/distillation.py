@@ -1,0 +1,112 @@
+"""What teachers do for the Explainer: the same training with and without them, over seeds.
+
+`python benchmarks/distillation.py --seeds 0 1 2 --output runs/distillation --limit 200 -- --dataset shapes`
+
+Every variant of a seed explains the same classifier and takes the same steps; maps are computed once. Its Explainer is
+then evaluated on the same images, beside the teachers themselves. Two tables are written: `distillation.csv`, a row for
+each seed and variant or teacher, and `convergence.csv`, the steps after which the IoU on validation images (those with
+outlines) was first as high as each of `--ious`. Options of train.py follow `--`. Started again with the same output
+folder, it goes on where it was stopped.
+"""
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import evaluate
+import train
+from explainer.report.tables import read_table
+from explainer.run_folder import RunFolder
+
+Row = dict[str, Any]
+
+NUMBERS = {
+    "segmentation": ("acc", "iou", "sal", "mae"),
+    "insertion_deletion": ("insertion", "deletion", "over_all"),
+    "masking_specificity": ("specificity",),
+    "timing": ("seconds", "forward"),
+}
+"""Files of an evaluation, and the columns taken from them."""
+TABLES = ("segmentation", "insertion_deletion", "masking", "timing")
+
+
+def variants(teachers: Sequence[str], options: Sequence[str]) -> dict[str, list[str]]:
+    """Options of train.py by name: without teachers, with each, with all, and imitation without the paper's losses."""
+    taught = {teacher: [teacher] for teacher in teachers}
+    taught |= {" + ".join(teachers): list(teachers)} if len(teachers) > 1 else {}
+    chosen = {name: ["--distill.teachers", *names, *options] for name, names in taught.items()}
+    imitations = {f"imitation of {name}": [*words, "--objective", "distill"] for name, words in chosen.items()}
+    return {"no teacher": [], **chosen, **imitations}
+
+
+def trained(folder: RunFolder, options: Sequence[str]) -> RunFolder:
+    """The run of that folder, made or gone on with."""
+    if folder.config.is_file():
+        return train.main(["--resume", str(folder.path)])
+    return train.main([*options, "--output", str(folder.path.parent), "--name", folder.path.name])
+
+
+def evaluated(run: RunFolder, methods: Sequence[str], limit: int | None, more: Sequence[str]) -> dict[str, Row]:
+    """Numbers of each method."""
+    output = run.path / "evaluation"
+    limited = [] if limit is None else ["--limit", str(limit)]
+    evaluate.main(
+        ["--run", str(run.path), "--methods", *methods, "--tables", *TABLES, *limited, *more, "--output", str(output)]
+    )
+    rows: dict[str, Row] = {method: {} for method in methods}
+    for table, columns in NUMBERS.items():
+        for line in read_table(output / f"{table}.csv"):
+            if line["method"] in rows:
+                rows[line["method"]] |= {column: line[column] for column in columns}
+    return rows
+
+
+def steps_to(run: RunFolder, ious: Sequence[float]) -> Row:
+    """The steps after which the validation IoU was first as high as each value; empty if it never was."""
+    with run.metrics.open(newline="") as opened:
+        lines = [line for line in csv.DictReader(opened) if line.get("segmentation/iou")]
+    first = {iou: [line["step"] for line in lines if float(line["segmentation/iou"]) >= iou] for iou in ious}
+    return {f"steps to {iou:g}": steps[0] if steps else "" for iou, steps in first.items()}
+
+
+def write(file: Path, rows: list[Row]) -> None:
+    """All rows so far."""
+    with file.open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train and evaluate what is missing; write the tables after each run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--teachers", nargs="+", default=["group_cam", "pami:second_run=false"])
+    parser.add_argument("--distill", nargs="*", default=[], help="Options of distillation, e.g. decay=0.5 loss=l1.")
+    parser.add_argument("--limit", type=int, help="Test images; all if not given.")
+    parser.add_argument("--evaluate", nargs="*", default=[], help="Options of evaluate.py, e.g. batch_size=20.")
+    parser.add_argument("--ious", type=float, nargs="+", default=[30.0, 40.0, 50.0, 55.0, 60.0])
+    parser.add_argument("--output", type=Path, default=Path("runs/distillation"), help="Folder of runs and tables.")
+    parser.add_argument("options", nargs="*", help="Options of train.py, after --.")
+    options = parser.parse_args(arguments)
+    distill = [word for item in options.distill for word in f"--distill.{item}".split("=", 1)]
+    more = [word for item in options.evaluate for word in f"--{item}".split("=", 1)]
+    numbers: list[Row] = []
+    steps: list[Row] = []
+    for seed in options.seeds:
+        for name, words in variants(options.teachers, distill).items():
+            folder = RunFolder(options.output / f"{name}_{seed}".replace(" ", "_").replace(":", "-").replace("=", "-"))
+            run = trained(folder, [*options.options, "--seed", str(seed), *words])
+            # The teachers' own rows are the same whatever was learned from them: once a seed is enough.
+            others = options.teachers if name == "no teacher" else []
+            for method, row in evaluated(run, ["explainer", *others], options.limit, more).items():
+                numbers.append({"seed": seed, "row": name if method == "explainer" else f"teacher {method}"} | row)
+            steps.append({"seed": seed, "row": name} | steps_to(run, options.ious))
+            write(options.output / "distillation.csv", numbers)
+            write(options.output / "convergence.csv", steps)
+
+
+if __name__ == "__main__":
+    main()

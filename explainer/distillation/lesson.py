@@ -1,0 +1,81 @@
+"""What a training step learns from teacher maps, and how alike student and teachers are.
+
+N pairs of an image and a class present in it, T teachers, H×W pixels.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datamodules.batch import Batch
+from explainer.distillation.losses import distillation_losses
+from explainer.distillation.options import DistillOptions
+from explainer.masking import probability
+from explainer.metrics import rank_correlation
+
+COMPARED_AT = 56
+"""Pixels: at most so large are masks and maps when their order is compared; ranks of more cost time and say no more."""
+
+
+class Likeness(NamedTuple):
+    """Of student and one teacher, mean over the pairs that the teacher has maps of.
+
+    Attributes:
+        rank_correlation: in [-1, 1].
+        iou: soft intersection over union (sum of minima over sum of maxima), in [0, 1].
+        pairs: how many.
+    """
+
+    rank_correlation: Tensor
+    iou: Tensor
+    pairs: int
+
+
+class Lesson:
+    """Distillation as the training step sees it.
+
+    Args:
+        options: how the Explainer learns.
+        teachers: names of the T teachers, in the order of the maps.
+    """
+
+    def __init__(self, options: DistillOptions, teachers: Sequence[str]) -> None:
+        self.options = options
+        self.teachers = list(teachers)
+
+    def losses(self, mask_logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See `distillation_losses`."""
+        maps, weights = _maps(batch)
+        return distillation_losses(mask_logits, batch.labels, maps, weights, self.options.loss)
+
+    @torch.no_grad()
+    def likeness(self, mask_logits: Tensor, batch: Batch) -> list[Likeness]:
+        """How alike the masks of the present classes and each teacher's maps are."""
+        maps, weights = _maps(batch)
+        image_index, target = batch.labels.bool().nonzero(as_tuple=True)
+        masks = probability(mask_logits[image_index, target])
+        answers = []
+        for teacher in range(len(self.teachers)):
+            there = weights[:, teacher] > 0
+            answers.append(_likeness(masks[there], maps[there, teacher]))
+        return answers
+
+
+def _maps(batch: Batch) -> tuple[Tensor, Tensor]:
+    if batch.teacher_maps is None or batch.teacher_weights is None:
+        raise ValueError("The batch has no teacher maps; the data set must be told to `teach` the split.")
+    return batch.teacher_maps.float() / 255, batch.teacher_weights
+
+
+def _likeness(masks: Tensor, maps: Tensor) -> Likeness:
+    if len(masks) == 0:
+        nothing = masks.new_zeros(())
+        return Likeness(nothing, nothing, 0)
+    union = torch.maximum(masks, maps).sum(dim=(1, 2))
+    iou = torch.minimum(masks, maps).sum(dim=(1, 2)) / union.where(union > 0, 1)
+    size = (min(COMPARED_AT, masks.shape[1]), min(COMPARED_AT, masks.shape[2]))
+    small, others = (F.adaptive_avg_pool2d(values, size) for values in (masks, maps))
+    return Likeness(rank_correlation(small, others).mean(), iou.mean(), len(masks))

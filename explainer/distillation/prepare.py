@@ -1,0 +1,137 @@
+"""From options to training images that come with their teacher maps."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_only
+
+from explainer.distillation.cache import TeacherCache
+from explainer.distillation.options import DistillOptions
+from explainer.distillation.stage import FLAT, Classes, TeacherStage, share
+from explainer.distillation.teachers import WAITS, KeptMaps, Teacher, make_teachers
+from explainer.explanandum import Explanandum
+
+SPLITS = ("train", "val")
+"""Those that the Explainer learns from, and is compared with its teachers on."""
+SHOWN = 3
+"""Failures that are printed; the cache keeps the reasons of all."""
+
+
+class IncompleteError(RuntimeError):
+    """Maps are missing that should have been computed."""
+
+
+def prepare_teachers(
+    options: DistillOptions,
+    folder: Path,
+    explanandum: Explanandum,
+    datamodule: Any,
+    data: Any,
+    make_trainer: Callable[[], Trainer],
+    precision: str,
+) -> list[Teacher]:
+    """Compute what is not kept yet of the teachers' maps of the training and validation images.
+
+    Args:
+        options: which teachers, and which part of the images.
+        folder: of the cache.
+        explanandum: the classifier.
+        datamodule: an ImageDataModule.
+        data: what tells its images from those of other data sets, JSON-serialisable.
+        make_trainer: a Trainer with `inference_mode=False`.
+        precision: of the computation, as Lightning names it.
+
+    Raises:
+        IncompleteError: if maps are missing afterwards.
+    """
+    cache = TeacherCache(folder)
+    teachers = make_teachers(options, cache, explanandum, precision, data, workers=datamodule.options.workers)
+    for split in SPLITS:
+        _compute(options, explanandum, teachers, datamodule.with_batch_size(options.batch_size), split, make_trainer)
+    return teachers
+
+
+def _compute(
+    options: DistillOptions,
+    explanandum: Explanandum,
+    teachers: Sequence[Teacher],
+    datamodule: Any,
+    split: str,
+    make_trainer: Callable[[], Trainer],
+) -> None:
+    dataset = datamodule.dataset(split)
+    wanted = dict(zip(dataset.image_ids, (sorted(set(labels)) for labels in dataset.labels()), strict=True))
+    stage = TeacherStage(explanandum, teachers, wanted, datamodule, split, options.part())
+    trainer = make_trainer()
+    trainer.test(stage, verbose=False)
+    trainer.strategy.barrier("teacher maps")  # only now have all processes written theirs
+    for failure in stage.failures[:SHOWN]:
+        print(failure, flush=True)
+    ours = share(wanted, options.part())
+    left_out = set(datamodule.unreadable())
+    readable = {name: classes for name, classes in ours.items() if name not in left_out}
+    for teacher in teachers:
+        lacking = _lacking(teacher, readable)
+        if lacking:
+            raise IncompleteError(
+                f"{teacher.name} has no map of {len(lacking)} of {len(ours)} {split} images, e.g. {min(lacking)}. "
+                "Every process must see the same cache folder (--distill.cache); then run again."
+            )
+        _tell(teacher, split, readable)
+
+
+def _lacking(teacher: Teacher, wanted: Classes) -> set[str]:
+    """The images whose maps are not all there; a shared disk is given some time to show what others wrote."""
+    for patience in (*WAITS, 0):
+        teacher.store.refresh()
+        lacking = set(teacher.store.missing(wanted))
+        if not lacking:
+            break
+        time.sleep(patience)
+    return lacking
+
+
+def _tell(teacher: Teacher, split: str, wanted: Classes) -> None:
+    """Say what is kept.
+
+    Raises:
+        IncompleteError: if the teacher failed on every image, other than by a flat map.
+    """
+    kept = [teacher.store.read(name)[label] for name, labels in wanted.items() for label in labels]
+    failed = [one.failed for one in kept if one.failed]
+    if failed and len(failed) == len(kept) and set(failed) != {FLAT}:  # the few images of a shard may all be flat
+        raise IncompleteError(
+            f"{teacher.name} has no map of any {split} image, e.g. {failed[0]}. Choose another teacher."
+        )
+    without = f", and none of {len(failed)} others ({failed[0]} …)" if failed else ""
+    rank_zero_only(print)(
+        f"Teacher {teacher.name}: {len(kept) - len(failed)} {split} maps are kept{without}.", flush=True
+    )
+
+
+def attach(datamodule: Any, teachers: Sequence[Teacher], options: DistillOptions) -> None:
+    """From now on the training and validation images come with their maps."""
+    stores = [teacher.store for teacher in teachers]
+    for split in SPLITS:
+        datamodule.teach(split, KeptMaps(stores, options.combine, stores[0].map_size))
+
+
+def describe(folder: Path) -> str:
+    """What a cache holds, for a person."""
+    cache = TeacherCache(folder)
+    lines = [f"Teacher maps in {folder}:"]
+    for info in cache.info():
+        about = info.about
+        options = ",".join(f"{name}={value}" for name, value in about["options"].items())
+        lines += [
+            f"{info.key}  {about['teacher']}:{options}",
+            f"    of {about['explanandum']} {about['fingerprint']}, {about['data']}, "
+            f"{about['preprocessing']['size']} px",
+            f"    {info.maps} maps of {info.images} images in {info.shards} files, {info.bytes / 2**20:.1f} MiB"
+            + (f", {info.failed} failed" if info.failed else "")
+            + (f", {info.damaged} files damaged" if info.damaged else ""),
+        ]
+    return "\n".join(lines if len(lines) > 1 else [*lines, "nothing"])

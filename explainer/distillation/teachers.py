@@ -1,0 +1,148 @@
+"""Teachers: attribution methods whose maps are kept, and how their maps come to the training images.
+
+K classes of an image, T teachers, h×w pixels of a kept map.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from datamodules.batch import TeacherMaps
+from explainer.attribution import AttributionMethod
+from explainer.attribution.spec import MethodSpec, deciding_options, parse_method
+from explainer.distillation.cache import Entry, TeacherCache, TeacherStore
+from explainer.distillation.options import Combination, DistillOptions
+from explainer.explanandum import Explanandum
+
+PREPROCESSING = 1
+"""Raised with any change of how photographs become the tensors that teachers see."""
+LEAST_SCORE = 1e-6
+"""A map in which the explanandum recognises nothing still counts where no other teacher has a better one."""
+
+
+WAITS = (0.5, 2.0, 8.0)
+"""Seconds between looks for what should be there: a shared disk may take its time."""
+
+
+class MissingMapError(RuntimeError):
+    """A teacher map is not there that should be."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A method, and where its maps are kept.
+
+    Args:
+        name: as it was asked for.
+        method: the method.
+        store: its maps.
+    """
+
+    name: str
+    method: AttributionMethod
+    store: TeacherStore
+
+
+def teacher_specs(options: DistillOptions) -> list[MethodSpec]:
+    """The methods that the options name.
+
+    Raises:
+        ValueError: for an unknown method or option, and for one that must be trained first.
+    """
+    specs = [parse_method(text) for text in options.teachers]
+    for text, spec in zip(options.teachers, specs, strict=True):
+        if spec.is_trained:
+            raise ValueError(f"'{text}' can't teach: it needs a trained Explainer itself. Choose another method.")
+    maps = [(spec.name, deciding_options(spec)) for spec in specs]
+    for index, text in enumerate(options.teachers):
+        if maps[index] in maps[:index]:
+            raise ValueError(f"--distill.teachers names a teacher twice, the second time as '{text}'.")
+    return specs
+
+
+def make_teachers(
+    options: DistillOptions,
+    cache: TeacherCache,
+    explanandum: Explanandum,
+    precision: str,
+    data: Any,
+    **resources: Any,
+) -> list[Teacher]:
+    """The teachers that the options name.
+
+    Args:
+        options: which.
+        cache: of maps.
+        explanandum: the classifier.
+        precision: of the computation, as Lightning names it.
+        data: whatever tells its images from those of other data sets, JSON-serialisable.
+        **resources: what a method may take besides, e.g. the number of `workers`.
+
+    Raises:
+        ValueError: as `teacher_specs`.
+    """
+    teachers = []
+    for text, spec in zip(options.teachers, teacher_specs(options), strict=True):
+        method = spec.build(explanandum, **resources)
+        card = explanandum.card
+        about = {
+            "teacher": spec.name,
+            "options": deciding_options(spec),
+            "version": method.version,
+            "explanandum": card.architecture,
+            "fingerprint": explanandum.fingerprint,
+            "preprocessing": {"version": PREPROCESSING, "size": card.image_size, "mean": card.mean, "std": card.std},
+            "precision": precision,
+            "data": data,
+            "map_size": options.map_size or max(1, card.image_size // 4),
+        }
+        teachers.append(Teacher(text, method, cache.store(about)))
+    return teachers
+
+
+class KeptMaps:
+    """The kept maps of several teachers, as a data set asks for them.
+
+    Args:
+        stores: of the T teachers.
+        combine: equal, or by score.
+        map_size: height and width of the maps.
+    """
+
+    def __init__(self, stores: Sequence[TeacherStore], combine: Combination, map_size: int) -> None:
+        self.stores = list(stores)
+        self.combine = combine
+        self.map_size = map_size
+
+    def __call__(self, image_id: str, labels: tuple[int, ...]) -> TeacherMaps:
+        """Maps and weights of an image's classes; where a teacher failed, its weight is 0.
+
+        Raises:
+            MissingMapError: if a map is not there, though all were when training began.
+        """
+        entries = [self._entry(store, image_id, labels) for store in self.stores]
+        maps = torch.zeros(len(labels), len(entries), self.map_size, self.map_size, dtype=torch.uint8)
+        weights = torch.zeros(len(labels), len(entries))
+        for column, entry in enumerate(entries):
+            for row, label in enumerate(labels):
+                if not entry[label].failed:
+                    maps[row, column] = entry[label].map
+                    score = max(entry[label].score, LEAST_SCORE)
+                    weights[row, column] = score if self.combine == "score" else 1.0
+        return TeacherMaps(maps, weights)
+
+    @staticmethod
+    def _entry(store: TeacherStore, image_id: str, labels: tuple[int, ...]) -> Entry:
+        for patience in (*WAITS, 0.0):
+            entry = store.read(image_id)
+            if entry.keys() >= set(labels):
+                return entry
+            time.sleep(patience)
+            store.refresh()
+        raise MissingMapError(
+            f"A map of {image_id} has vanished from {store.folder}, or is damaged. Compute it again with "
+            "--stage teachers, then go on with --resume."
+        )

@@ -1,0 +1,28 @@
+"""Files that are there whole or not at all."""
+
+import os
+from pathlib import Path
+from uuid import uuid4
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file so that a kill leaves the old text or the new one, never half of it."""
+    write_whole_bytes(file, text.encode())
+
+
+def write_whole_bytes(file: Path, content: bytes) -> None:
+    """Write a file, and its folder, so that no kill and no other writer leaves half of it.
+
+    Raises:
+        OSError: if it can't be written; nothing is left of it then.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f".{uuid4().hex}.part")  # no other process's, on whatever machine it runs
+    try:
+        with beside.open("wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())  # else a power cut may leave the new name with old blocks
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
