@@ -6,6 +6,7 @@ H×W pixels; masks as in `batch.py`: 0 background, i + 1 for class i.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
 import numpy as np
 from PIL import Image
@@ -55,6 +56,27 @@ class ShapesOptions:
         return {"train": self.train_size, "val": self.val_size, "test": self.test_size}[split]
 
 
+class SceneLabels(Sequence[tuple[int, ...]]):
+    """Classes of each scene: those that are seen once it is drawn, so whoever asks for some has only these drawn."""
+
+    def __init__(self, scenes: "ShapesSource") -> None:
+        self.scenes = scenes
+
+    def __len__(self) -> int:
+        """Number of scenes."""
+        return len(self.scenes)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, ...]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[int, ...]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[int, ...] | list[tuple[int, ...]]:
+        """Of one scene, or of several."""
+        if isinstance(index, slice):
+            return [self.scenes[position].labels for position in range(len(self))[index]]
+        return self.scenes[index].labels
+
+
 class ShapesSource:
     """The scenes of one split; each is a function of (seed, split, index) alone, at one image size."""
 
@@ -74,9 +96,9 @@ class ShapesSource:
         return len(self.image_ids)
 
     @cached_property
-    def labels(self) -> list[tuple[int, ...]]:
-        """Classes of each scene: those that are seen once it is drawn, so the first question draws all of them."""
-        return [self[index].labels for index in range(len(self))]
+    def labels(self) -> Sequence[tuple[int, ...]]:
+        """Classes of each scene."""
+        return SceneLabels(self)
 
     def __getitem__(self, index: int) -> Sample:
         """Scene `index`, drawn when it is first asked for."""

@@ -134,10 +134,12 @@ class ExplainerModule(LightningModule):
         }
         return terms, masked
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def on_train_batch_start(self, _batch: Batch, batch_idx: int) -> None:
+        """Note how far training is: not the number of steps, since a run that goes on may have fewer an epoch."""
+        self._epochs = self.current_epoch + batch_idx / self.trainer.num_training_batches
+
+    def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
         """Total loss of a batch."""
-        # Not from the number of steps so far: a run that goes on may have other batches an epoch.
-        self._epochs = self.current_epoch + batch_index / self.trainer.num_training_batches
         return self._step(batch, "train")
 
     def validation_step(self, batch: Batch, _batch_index: int) -> None:

@@ -52,7 +52,7 @@ def test_the_labels_are_the_classes_in_the_mask(scenes: list[Sample]) -> None:
 
 def test_the_labels_of_a_split_are_those_of_its_scenes(scenes: list[Sample]) -> None:
     source = ShapesSource("train", SIDE, ShapesOptions(train_size=12))
-    assert source.labels == [sample.labels for sample in scenes[:12]]
+    assert list(source.labels) == [sample.labels for sample in scenes[:12]]
 
 
 def test_every_label_is_plain_to_see(scenes: list[Sample]) -> None:
