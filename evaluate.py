@@ -30,7 +30,7 @@ from explainer.evaluation.reporting import Plan, report
 from explainer.evaluation.tables import SplitFacts, Table
 from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation
-from explainer.machine import MachineOptions, make_trainer, patient, precision_of
+from explainer.machine import MachineOptions, make_asking_trainer, precision_of
 from explainer.progress import progress
 from explainer.run_folder import require_writable
 
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> Path:
         subject.datamodule.dataset(options.split).image_ids,
         subject.precision,
     ).to(memory_format=torch.channels_last)
-    trainer = make_trainer(machine, strategy=patient(machine), inference_mode=False, callbacks=[progress()])
+    trainer = make_asking_trainer(machine, callbacks=[progress()])
     with resume_hint("the same command: what is scored is not computed again"):
         trainer.test(evaluation, datamodule=OneSplit(subject.datamodule, options.split), verbose=False)
     if trainer.is_global_zero:

@@ -37,7 +37,7 @@ from explainer.entry import resume_hint, run_command
 from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.explanandum_cache import ClassifierRequest, ExplanandumCache
 from explainer.files import write_whole
-from explainer.machine import MachineOptions, is_first_process, make_trainer, patient, precision_of
+from explainer.machine import MachineOptions, is_first_process, make_asking_trainer, make_trainer, precision_of
 from explainer.module import ExplainerModule
 from explainer.network import Explainer
 from explainer.progress import Stopwatch, progress
@@ -179,6 +179,11 @@ def classifier_card(options: TrainOptions, datamodule: ImageDataModule) -> Class
     )
 
 
+def data_name(options: TrainOptions) -> list[Any]:
+    """What tells the data set from others."""
+    return [options.run.dataset, asdict(options.shapes) if options.run.dataset == "shapes" else None]
+
+
 def obtain_explanandum(options: TrainOptions, datamodule: ImageDataModule, folder: RunFolder) -> Explanandum:
     """Stage 1: the classifier of an earlier run with the same settings, or one fine-tuned now."""
     run, data = options.run, options.data
@@ -190,8 +195,7 @@ def obtain_explanandum(options: TrainOptions, datamodule: ImageDataModule, folde
         options=options.finetune,
         seed=run.seed,
         data=[
-            run.dataset,
-            asdict(options.shapes) if run.dataset == "shapes" else None,
+            *data_name(options),
             # Not the test images: they may be there or not, and nothing is learned from them.
             {split: ids for split, ids in datamodule.split_ids().items() if split != "test"},
             datamodule.label_version,
@@ -233,11 +237,9 @@ def prepare_lessons(options: TrainOptions, datamodule: ImageDataModule, explanan
         return
 
     def trainer() -> Trainer:  # with a strategy of its own: Lightning's can't be used twice
-        strategy = patient(options.machine)
-        return make_trainer(options.machine, strategy=strategy, inference_mode=False, callbacks=[progress()])
+        return make_asking_trainer(options.machine, callbacks=[progress()])
 
-    shapes = asdict(options.shapes) if options.run.dataset == "shapes" else None
-    data = [options.run.dataset, shapes, datamodule.image_version]
+    data = [*data_name(options), datamodule.image_version]
     precision = str(precision_of(options.machine))
     teachers = prepare_teachers(
         options.distill, teacher_folder(options), explanandum, datamodule, data, trainer, precision

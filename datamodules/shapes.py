@@ -61,6 +61,7 @@ class SceneLabels(Sequence[tuple[int, ...]]):
 
     def __init__(self, scenes: "ShapesSource") -> None:
         self.scenes = scenes
+        self._known: dict[int, tuple[int, ...]] = {}  # a split may be too large to keep its scenes
 
     def __len__(self) -> int:
         """Number of scenes."""
@@ -73,8 +74,10 @@ class SceneLabels(Sequence[tuple[int, ...]]):
     def __getitem__(self, index: int | slice) -> tuple[int, ...] | list[tuple[int, ...]]:
         """Of one scene, or of several."""
         if isinstance(index, slice):
-            return [self.scenes[position].labels for position in range(len(self))[index]]
-        return self.scenes[index].labels
+            return [self[position] for position in range(len(self))[index]]
+        if index not in self._known:
+            self._known[index] = self.scenes[index].labels
+        return self._known[index]
 
 
 class ShapesSource:

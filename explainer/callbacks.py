@@ -193,13 +193,13 @@ class MaskPanels(Callback):
         """For each image the mask of its first class and the teachers' maps; black tiles for one without a class."""
         if maps is None or not teachers:
             return [{} for _ in labels]
-        first = (labels.sum(dim=1).cumsum(dim=0) - labels.sum(dim=1)).int().tolist()  # of each image among all pairs
+        of_images = maps.split(labels.sum(dim=1).int().tolist())
         lessons = []
-        for i, present in enumerate(labels.bool()):
+        for of_classes, present, of_image in zip(masks, labels.bool(), of_images, strict=True):
             classes = present.nonzero()[:, 0].tolist()
-            nothing = torch.zeros_like(masks[i, 0])
-            student = masks[i, classes[0]] if classes else nothing
-            taught = maps[first[i]].float().cpu() / 255 if classes else [nothing] * len(teachers)
+            nothing = torch.zeros_like(of_classes[0])
+            student = of_classes[classes[0]] if classes else nothing
+            taught = of_image[0].float().cpu() / 255 if classes else [nothing] * len(teachers)
             name = self.classes[classes[0]] if classes else "no class"
             pictures = zip(["mask", *teachers], [student, *taught], strict=True)
             lessons.append({f"{name}: {whose}": picture.numpy() for whose, picture in pictures})

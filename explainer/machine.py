@@ -111,9 +111,13 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def patient(machine: MachineOptions) -> Any:
-    """Lightning's strategy, but one whose processes wait for each other longer than its half an hour."""
-    return DDPStrategy(timeout=PATIENCE) if machine.strategy == "ddp" else machine.strategy
+def make_asking_trainer(machine: MachineOptions, **keywords: Any) -> Trainer:
+    """A Trainer whose `test` asks attribution methods for maps.
+
+    They may take gradients, and long, so that its processes wait for each other longer than Lightning's half an hour.
+    """
+    strategy = DDPStrategy(timeout=PATIENCE) if machine.strategy == "ddp" else machine.strategy
+    return make_trainer(machine, strategy=strategy, inference_mode=False, **keywords)
 
 
 def uses_gpu(machine: MachineOptions) -> bool:

@@ -117,9 +117,13 @@ class ExplainerModule(LightningModule):
     def loss_terms(self, image: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The unweighted terms of Eq. 1 (scalars, means over images), and the masked images' logits [B,C]."""
         image = channels_last(image)
-        return self._explaining_terms(image, self.network(image), labels)
+        terms, masked, _ = self._explaining_terms(image, self.network(image), labels)
+        return terms, masked
 
-    def _explaining_terms(self, image: Tensor, mask_logits: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def _explaining_terms(
+        self, image: Tensor, mask_logits: Tensor, labels: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """See `loss_terms`; and the target mask [B,H,W]."""
         target, nontarget = merge_masks(mask_logits, labels)
         # One pass for both: the classifier's weights are read once, and it has no batch statistics to mix up.
         both = torch.cat([apply_mask(image, target), apply_mask(image, 1 - target)])
@@ -132,7 +136,7 @@ class ExplainerModule(LightningModule):
             "bound": losses.bound_loss(mask_logits, labels, self.weights.min_area, self.weights.max_area),
             "tv": (losses.total_variation(target) + losses.total_variation(nontarget)).mean(),
         }
-        return terms, masked
+        return terms, masked, target
 
     def on_train_batch_start(self, _batch: Batch, batch_idx: int) -> None:
         """Note how far training is: not the number of steps, since a run that goes on may have fewer an epoch."""
@@ -155,8 +159,10 @@ class ExplainerModule(LightningModule):
         terms: dict[str, Tensor] = {}
         total = mask_logits.new_zeros((), dtype=torch.float32)
         if explains or stage == "val":  # pure imitation is spared the classifier, but judged like the others
-            terms, masked_logits = self._explaining_terms(image, mask_logits, batch.labels)
+            terms, masked_logits, target = self._explaining_terms(image, mask_logits, batch.labels)
             self._log_f_score(masked_logits.detach(), batch.labels, stage)
+            if stage == "val" and batch.mask is not None:
+                self._log_segmentation(target, batch.mask)
         if explains:
             total = total + losses.explainer_loss(terms, self.weights)
         values = self._weighted(terms, stage)
@@ -167,18 +173,15 @@ class ExplainerModule(LightningModule):
             total = total + weight * distilled if stage == "train" or not explains else total
             terms |= {"distill": distilled}
             values |= {f"{stage}/distill": distilled.detach(), f"{stage}/distill_weighted": weight * distilled.detach()}
-        if stage == "val" and batch.mask is not None:
-            self._log_segmentation(mask_logits, batch.labels, batch.mask)
         self._require_finite(total, terms, stage)
         self._log_losses(total, values, stage, len(batch.image))
         return total
 
-    def _log_segmentation(self, mask_logits: Tensor, labels: Tensor, mask: Tensor) -> None:
+    def _log_segmentation(self, target: Tensor, mask: Tensor) -> None:
         """How the target mask meets the objects' outlines (percent), where there are some: told, never learned from."""
         valid = mask != VOID
         outlined = valid.flatten(1).any(dim=1)
-        target, _ = merge_masks(mask_logits[outlined], labels[outlined])
-        scores = agreement(target, mask[outlined] > 0, valid[outlined])
+        scores = agreement(target[outlined], mask[outlined] > 0, valid[outlined])
         for name in SEGMENTATION:
             # Also for a batch without outlines: a process that logs less than the others would wait for them for ever.
             self._log_mean(f"segmentation/{name}", 100 * scores[name].mean().nan_to_num(), int(outlined.sum()))

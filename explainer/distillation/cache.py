@@ -123,6 +123,21 @@ class TeacherStore:
         }
         return {image_id: classes for image_id, classes in lacking.items() if classes}
 
+    def failures(self, wanted: Mapping[str, Collection[int]]) -> list[str]:
+        """Why the teacher has no map of some of the wanted classes, one reason each; from the tables alone.
+
+        Args:
+            wanted: classes of each image, none of which is `missing`.
+        """
+        reasons = []
+        for image_id, classes in wanted.items():
+            said: dict[int, list[str]] = {}
+            for shard in self._holders.get(image_id, ()):
+                for row in shard.images[image_id]:
+                    said.setdefault(shard.classes[row], []).append(shard.failed.get(row, ""))
+            reasons += [said[target][0] for target in classes if all(said[target])]
+        return reasons
+
     def add(self, entries: Mapping[str, Entry]) -> None:
         """Keep maps and failures, all of them in one new shard or, if that fails, none.
 

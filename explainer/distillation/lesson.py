@@ -14,7 +14,7 @@ from datamodules.batch import Batch
 from explainer.distillation.losses import distillation_losses
 from explainer.distillation.options import DistillOptions
 from explainer.masking import probability
-from explainer.metrics import rank_correlation
+from explainer.metrics import agreement, rank_correlation
 
 COMPARED_AT = 56
 """Pixels: at most so large are masks and maps when their order is compared; ranks of more cost time and say no more."""
@@ -74,8 +74,7 @@ def _likeness(masks: Tensor, maps: Tensor) -> Likeness:
     if len(masks) == 0:
         nothing = masks.new_zeros(())
         return Likeness(nothing, nothing, 0)
-    union = torch.maximum(masks, maps).sum(dim=(1, 2))
-    iou = torch.minimum(masks, maps).sum(dim=(1, 2)) / union.where(union > 0, 1)
+    iou = agreement(masks, maps)["iou"]
     size = (min(COMPARED_AT, masks.shape[1]), min(COMPARED_AT, masks.shape[2]))
     small, others = (F.adaptive_avg_pool2d(values, size) for values in (masks, maps))
     return Likeness(rank_correlation(small, others).mean(), iou.mean(), len(masks))

@@ -100,16 +100,14 @@ def _tell(teacher: Teacher, split: str, wanted: Classes) -> None:
     Raises:
         IncompleteError: if the teacher failed on every image, other than by a flat map.
     """
-    kept = [teacher.store.read(name)[label] for name, labels in wanted.items() for label in labels]
-    failed = [one.failed for one in kept if one.failed]
-    if failed and len(failed) == len(kept) and set(failed) != {FLAT}:  # the few images of a shard may all be flat
+    maps = sum(map(len, wanted.values()))
+    failed = teacher.store.failures(wanted)
+    if failed and len(failed) == maps and set(failed) != {FLAT}:  # the few images of a shard may all be flat
         raise IncompleteError(
             f"{teacher.name} has no map of any {split} image, e.g. {failed[0]}. Choose another teacher."
         )
     without = f", and none of {len(failed)} others ({failed[0]} …)" if failed else ""
-    rank_zero_only(print)(
-        f"Teacher {teacher.name}: {len(kept) - len(failed)} {split} maps are kept{without}.", flush=True
-    )
+    rank_zero_only(print)(f"Teacher {teacher.name}: {maps - len(failed)} {split} maps are kept{without}.", flush=True)
 
 
 def attach(datamodule: Any, teachers: Sequence[Teacher], options: DistillOptions) -> None:
