@@ -283,7 +283,7 @@ def make_module(options: TrainOptions, explanandum: Explanandum) -> ExplainerMod
         network.compile()
     if precision_of(options.machine) == "bf16-mixed":
         explanandum.store_in(torch.bfloat16)
-    lesson = Lesson(options.distill, options.distill.teachers) if options.distill.teachers else None
+    lesson = Lesson(options.distill) if options.distill.teachers else None
     module = ExplainerModule(
         network, explanandum, options.loss, options.optimizer, run.seed, lesson, options.run.objective
     )

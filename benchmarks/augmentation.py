@@ -8,14 +8,15 @@ after `--`, go to train.py. Started again with the same output folder, it goes o
 """
 
 import argparse
-import csv
 import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-import train
+from kept_runs import trained  # lies beside this file, whose folder is the first that Python looks in
+from methods import Row, write
+
 from explainer.augmentation import AugmentName
 from explainer.run_folder import RunFolder
 from explainer.weights import read_metadata
@@ -23,29 +24,23 @@ from explainer.weights import read_metadata
 BEFORE = "before"
 
 
-def made(folder: RunFolder, *options: str) -> RunFolder:
-    """The run of that folder, trained or gone on with."""
-    new = [*options, "--output", str(folder.path.parent), "--name", folder.path.name]
-    return train.main(["--resume", str(folder.path)] if folder.config.is_file() else new)
-
-
-def scores(seed: int, output: Path, options: Sequence[str]) -> list[dict[str, object]]:
+def scores(seed: int, output: Path, options: Sequence[str]) -> list[Row]:
     """One row for the classifier before and one for each augmentation."""
     seeded = [*options, "--seed", str(seed)]
-    before = made(RunFolder(output / f"{BEFORE}_{seed}"), *seeded)
+    before = trained(RunFolder(output / f"{BEFORE}_{seed}"), seeded)
     runs = {BEFORE: before}
     for name in get_args(AugmentName):
         again = [*seeded, "--stage", "explanandum", "--explanandum_weights", str(before.explanandum)]
         again += ["--finetune.augment", name]
         again += ["--finetune.run", str(before.path)] if name == "explainer" else []
-        runs[name] = made(RunFolder(output / f"{name}_{seed}"), *again)
+        runs[name] = trained(RunFolder(output / f"{name}_{seed}"), again)
     return [
         {"augment": name, "seed": seed} | json.loads(read_metadata(run.explanandum)["metrics"])
         for name, run in runs.items()
     ]
 
 
-def summary(rows: list[dict[str, object]]) -> list[str]:
+def summary(rows: list[Row]) -> list[str]:
     """Mean and standard deviation over seeds of every test score, a line an augmentation."""
     names = [name for name in rows[0] if name.startswith("test/")]
     lines = []
@@ -68,10 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("options", nargs="*", help="Options of train.py, after --.")
     options = parser.parse_args(arguments)
     rows = [row for seed in options.seeds for row in scores(seed, options.output, options.options)]
-    with (options.output / "augmentation.csv").open("w", newline="") as opened:
-        writer = csv.DictWriter(opened, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
+    write(rows, options.output / "augmentation.csv")
     print("\n".join(summary(rows)))
 
 

@@ -13,14 +13,13 @@ import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from kept_runs import trained  # lies beside this file, whose folder is the first that Python looks in
+from methods import Row, write
 
 import evaluate
-import train
 from explainer.report.tables import read_table
 from explainer.run_folder import RunFolder
-
-Row = dict[str, Any]
 
 NUMBERS = {
     "segmentation": ("acc", "iou", "sal", "mae"),
@@ -39,13 +38,6 @@ def variants(teachers: Sequence[str], options: Sequence[str]) -> dict[str, list[
     chosen = {name: ["--distill.teachers", *names, *options] for name, names in taught.items()}
     imitations = {f"imitation of {name}": [*words, "--objective", "distill"] for name, words in chosen.items()}
     return {"no teacher": [], **chosen, **imitations}
-
-
-def trained(folder: RunFolder, options: Sequence[str]) -> RunFolder:
-    """The run of that folder, made or gone on with."""
-    if folder.config.is_file():
-        return train.main(["--resume", str(folder.path)])
-    return train.main([*options, "--output", str(folder.path.parent), "--name", folder.path.name])
 
 
 def evaluated(run: RunFolder, methods: Sequence[str], limit: int | None, more: Sequence[str]) -> dict[str, Row]:
@@ -69,14 +61,6 @@ def steps_to(run: RunFolder, ious: Sequence[float]) -> Row:
         lines = [line for line in csv.DictReader(opened) if line.get("segmentation/iou")]
     first = {iou: [line["step"] for line in lines if float(line["segmentation/iou"]) >= iou] for iou in ious}
     return {f"steps to {iou:g}": steps[0] if steps else "" for iou, steps in first.items()}
-
-
-def write(file: Path, rows: list[Row]) -> None:
-    """All rows so far."""
-    with file.open("w", newline="") as opened:
-        writer = csv.DictWriter(opened, list(dict.fromkeys(name for row in rows for name in row)))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -104,8 +88,8 @@ def main(arguments: list[str] | None = None) -> None:
             for method, row in evaluated(run, ["explainer", *others], options.limit, more).items():
                 numbers.append({"seed": seed, "row": name if method == "explainer" else f"teacher {method}"} | row)
             steps.append({"seed": seed, "row": name} | steps_to(run, options.ious))
-            write(options.output / "distillation.csv", numbers)
-            write(options.output / "convergence.csv", steps)
+            write(numbers, options.output / "distillation.csv")
+            write(steps, options.output / "convergence.csv")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 C classes, H×W pixels.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -169,17 +169,17 @@ def nothing_left(images: int, reason: str) -> BadImageError:
     return BadImageError(f"All {images} image(s) are unreadable, nothing is left to work on. For example: {reason}")
 
 
-class AllLostError(Exception):
-    """No image of a loader is readable; between functions of this file.
+class AllLostError(BadImageError):
+    """No image of a loader is readable.
 
     Args:
+        message: what a user is told.
         names: of the images.
-        reason: what a user is told.
     """
 
-    def __init__(self, names: Sequence[str], reason: BadImageError) -> None:
-        super().__init__(str(reason))
-        self.names, self.reason = names, reason
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.names = names
 
 
 class BatchLoader(DataLoader[Batch]):
@@ -201,7 +201,7 @@ class BatchLoader(DataLoader[Batch]):
         except AllLostError as error:
             self.dataset.unreadable.update(error.names)
             if not self.dataset.is_part:
-                raise error.reason from None
+                raise
 
     def preview(self, images: int) -> Batch | None:
         """Some readable images, spread evenly over the data set, without disturbing the loader.
@@ -261,13 +261,13 @@ def _stacked(good: Sequence[Item], skipped: tuple[str, ...]) -> Batch:
         image=torch.stack([item.image for item in good]),
         labels=torch.stack([item.labels for item in good]),
         image_id=tuple(item.image_id for item in good),
-        mask=_stack([item.mask for item in good]),
-        cue_mask=_stack([item.cue_mask for item in good]),
+        mask=_together([item.mask for item in good], torch.stack),
+        cue_mask=_together([item.cue_mask for item in good], torch.stack),
         skipped=skipped,
         boxes=_all_or_none([item.boxes for item in good]),
         original_size=tuple(item.original_size for item in good),
-        teacher_maps=_joined([item.teacher_maps for item in good]),
-        teacher_weights=_joined([item.teacher_weights for item in good]),
+        teacher_maps=_together([item.teacher_maps for item in good], torch.cat),
+        teacher_weights=_together([item.teacher_weights for item in good], torch.cat),
     )
 
 
@@ -277,14 +277,9 @@ def _all_or_none(boxes: list[tuple[Box, ...] | None]) -> tuple[tuple[Box, ...], 
     return present or None
 
 
-def _stack(tensors: list[Tensor | None]) -> Tensor | None:
+def _together(tensors: list[Tensor | None], how: Callable[[list[Tensor]], Tensor]) -> Tensor | None:
     present = [tensor for tensor in tensors if tensor is not None]
-    return torch.stack(present) if present else None
-
-
-def _joined(tensors: list[Tensor | None]) -> Tensor | None:
-    present = [tensor for tensor in tensors if tensor is not None]
-    return torch.cat(present) if present else None
+    return how(present) if present else None
 
 
 def _checked(batch: Any) -> Any:
@@ -312,7 +307,7 @@ def _carry_over(batches: Iterator[Batch | list[BadItem]]) -> Iterator[Batch]:
             yield held
         held, lost = batch._replace(skipped=(*_names(lost), *batch.skipped)), []
     if held is None:
-        raise AllLostError(_names(lost), nothing_left(len(lost), lost[0].reason if lost else ""))
+        raise AllLostError(str(nothing_left(len(lost), lost[0].reason if lost else "")), _names(lost))
     yield held._replace(skipped=(*held.skipped, *_names(lost)))
 
 

@@ -93,8 +93,8 @@ def _plain(mask: tv_tensors.Mask) -> Tensor:
 
 def _enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 [N,h,w] -> uint8 [N,H,W], smoothly: the cells of a coarse map have no edges of their own."""
-    if len(maps) == 0 or maps.shape[1:] == size:
-        return maps.new_zeros(len(maps), *size) if len(maps) == 0 else maps
+    if len(maps) == 0:  # which `interpolate` refuses
+        return maps.new_zeros(0, *size)
     return F.interpolate(maps[None].float(), size, mode="bilinear")[0].round().to(torch.uint8)
 
 

@@ -1,8 +1,25 @@
 """Files that are there whole or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """A path to write to beside the file, whose place it takes when the block ends; after an error nothing is left.
+
+    So no kill and no other writer leaves half of the file. Its folder is made.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f".{uuid4().hex}.part")  # no other process's, on whatever machine it runs
+    try:
+        yield beside
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def write_whole(file: Path, text: str) -> None:
@@ -11,18 +28,12 @@ def write_whole(file: Path, text: str) -> None:
 
 
 def write_whole_bytes(file: Path, content: bytes) -> None:
-    """Write a file, and its folder, so that no kill and no other writer leaves half of it.
+    """Write a file, and its folder, as `whole` does.
 
     Raises:
         OSError: if it can't be written; nothing is left of it then.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{uuid4().hex}.part")  # no other process's, on whatever machine it runs
-    try:
-        with beside.open("wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())  # else a power cut may leave the new name with old blocks
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole(file) as beside, beside.open("wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())  # else a power cut may leave the new name with old blocks

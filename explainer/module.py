@@ -168,9 +168,10 @@ class ExplainerModule(LightningModule):
         values = self._weighted(terms, stage)
         if self.lesson is not None:
             distilled = self._distill(self.lesson, mask_logits, batch, stage)
-            weight = self._distill_weight()
+            weight = self.lesson.options.weight_at(self._epochs) if explains else 1.0
             # Of the validation loss it is no part, or a weight that fades would pass for progress.
-            total = total + weight * distilled if stage == "train" or not explains else total
+            if stage == "train" or not explains:
+                total = total + weight * distilled
             terms |= {"distill": distilled}
             values |= {f"{stage}/distill": distilled.detach(), f"{stage}/distill_weighted": weight * distilled.detach()}
         self._require_finite(total, terms, stage)
@@ -185,12 +186,6 @@ class ExplainerModule(LightningModule):
         for name in SEGMENTATION:
             # Also for a batch without outlines: a process that logs less than the others would wait for them for ever.
             self._log_mean(f"segmentation/{name}", 100 * scores[name].mean().nan_to_num(), int(outlined.sum()))
-
-    def _distill_weight(self) -> float:
-        """Of the distillation loss now; it fades step by step, not epoch by epoch."""
-        if self.lesson is None or self.objective == "distill":
-            return 1.0
-        return self.lesson.options.weight_at(self._epochs)
 
     def _distill(self, lesson: Lesson, mask_logits: Tensor, batch: Batch, stage: Stage) -> Tensor:
         """The distillation loss; logs each teacher's own, and in validation how alike student and teachers are."""

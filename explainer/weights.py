@@ -1,6 +1,5 @@
 """Reading weight files and loading them with errors that say what is wrong."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -9,6 +8,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from explainer.files import whole
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
@@ -88,13 +89,8 @@ def _is_within(name: str, part: str) -> bool:
 def save_weights(module: nn.Module, file: Path, metadata: dict[str, str]) -> None:
     """Write a module's weights as safetensors, whole or not at all (temporary file, rename)."""
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        save_file(state, temporary, metadata)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(file) as beside:
+        save_file(state, beside, metadata)
 
 
 def read_metadata(file: Path) -> dict[str, str]:

@@ -248,7 +248,7 @@ def test_a_teacher_that_fails_everywhere_is_an_error(tmp_path, monkeypatch):
 def test_maps_that_vanish_are_an_error_and_no_silent_zero(taught_run, tmp_path, monkeypatch):
     monkeypatch.setattr(teachers, "WAITS", ())
     store = TeacherCache(tmp_path).store({"map_size": 8})
-    kept = teachers.KeptMaps([store], "equal", 8)
+    kept = teachers.KeptMaps([store], "equal")
     with pytest.raises(teachers.MissingMapError, match="vanished"):
         kept("image", (0,))
     assert kept("image", ()).maps.shape == (0, 1, 8, 8)

@@ -185,7 +185,7 @@ def test_student_and_teacher_that_agree_have_full_likeness(labels):
     maps = (torch.linspace(0, 1, SIZE * SIZE).view(1, 1, SIZE, SIZE).repeat(3, T, 1, 1) * 255).round().to(torch.uint8)
     logits = torch.logit((maps[0, 0].float() / 255).clamp(1e-4, 1 - 1e-4)).repeat(B, C, 1, 1)
     weights = torch.tensor([[1.0, 0], [1.0, 0], [1.0, 0]])
-    alike, absent = Lesson(DistillOptions(), ["one", "two"]).likeness(logits, make_batch(labels, maps, weights))
+    alike, absent = Lesson(DistillOptions(["one", "two"])).likeness(logits, make_batch(labels, maps, weights))
     assert alike.rank_correlation.item() == pytest.approx(1, abs=1e-4)
     assert alike.iou.item() == pytest.approx(1, abs=1e-3)
     assert (alike.pairs, absent.pairs) == (3, 0)
@@ -197,11 +197,11 @@ def test_soft_iou_is_the_sum_of_minima_over_that_of_maxima():
     batch = Batch(
         torch.zeros(1, 3, 2, 2), torch.ones(1, 1), ("a",), teacher_maps=maps, teacher_weights=torch.ones(1, 1)
     )
-    (alike,) = Lesson(DistillOptions(), ["one"]).likeness(logits, batch)
+    (alike,) = Lesson(DistillOptions(["one"])).likeness(logits, batch)
     assert alike.iou.item() == pytest.approx((0 + 0.2 + 0.4 + 0.5) / (0.5 + 0.4 + 0.4 + 1), rel=1e-4)
 
 
 def test_a_batch_without_teacher_maps_is_a_clear_error(labels):
     batch = Batch(torch.zeros(B, 3, SIZE, SIZE), labels, tuple("abc"))
     with pytest.raises(ValueError, match="no teacher maps"):
-        Lesson(DistillOptions(), ["one"]).losses(torch.zeros(B, C, SIZE, SIZE), batch)
+        Lesson(DistillOptions(["one"])).losses(torch.zeros(B, C, SIZE, SIZE), batch)

@@ -3,7 +3,6 @@
 N pairs of an image and a class present in it, T teachers, H×W pixels.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,13 +37,12 @@ class Lesson:
     """Distillation as the training step sees it.
 
     Args:
-        options: how the Explainer learns.
-        teachers: names of the T teachers, in the order of the maps.
+        options: how the Explainer learns, and from whom: the T teachers in the order of the maps.
     """
 
-    def __init__(self, options: DistillOptions, teachers: Sequence[str]) -> None:
+    def __init__(self, options: DistillOptions) -> None:
         self.options = options
-        self.teachers = list(teachers)
+        self.teachers = options.teachers
 
     def losses(self, mask_logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `distillation_losses`."""

@@ -1,6 +1,5 @@
 """From options to training images that come with their teacher maps."""
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from explainer.distillation.cache import TeacherCache
 from explainer.distillation.options import DistillOptions
 from explainer.distillation.stage import FLAT, Classes, TeacherStage, share
-from explainer.distillation.teachers import WAITS, KeptMaps, Teacher, make_teachers
+from explainer.distillation.teachers import KeptMaps, Teacher, looks, make_teachers
 from explainer.explanandum import Explanandum
 
 SPLITS = ("train", "val")
@@ -85,12 +84,12 @@ def _compute(
 
 def _lacking(teacher: Teacher, wanted: Classes) -> set[str]:
     """The images whose maps are not all there; a shared disk is given some time to show what others wrote."""
-    for patience in (*WAITS, 0):
-        teacher.store.refresh()
+    lacking: set[str] = set()
+    teacher.store.refresh()
+    for _ in looks(teacher.store):
         lacking = set(teacher.store.missing(wanted))
         if not lacking:
             break
-        time.sleep(patience)
     return lacking
 
 
@@ -114,7 +113,7 @@ def attach(datamodule: Any, teachers: Sequence[Teacher], options: DistillOptions
     """From now on the training and validation images come with their maps."""
     stores = [teacher.store for teacher in teachers]
     for split in SPLITS:
-        datamodule.teach(split, KeptMaps(stores, options.combine, stores[0].map_size))
+        datamodule.teach(split, KeptMaps(stores, options.combine))
 
 
 def describe(folder: Path) -> str:

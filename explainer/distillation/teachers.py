@@ -4,7 +4,7 @@ K classes of an image, T teachers, h×w pixels of a kept map.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,15 @@ LEAST_SCORE = 1e-6
 
 WAITS = (0.5, 2.0, 8.0)
 """Seconds between looks for what should be there: a shared disk may take its time."""
+
+
+def looks(store: TeacherStore) -> Iterator[None]:
+    """Once, and then again after each wait, with what has been written to the store by then."""
+    yield
+    for seconds in WAITS:
+        time.sleep(seconds)
+        store.refresh()
+        yield
 
 
 class MissingMapError(RuntimeError):
@@ -107,15 +116,13 @@ class KeptMaps:
     """The kept maps of several teachers, as a data set asks for them.
 
     Args:
-        stores: of the T teachers.
+        stores: of the T teachers, with maps of one size.
         combine: equal, or by score.
-        map_size: height and width of the maps.
     """
 
-    def __init__(self, stores: Sequence[TeacherStore], combine: Combination, map_size: int) -> None:
+    def __init__(self, stores: Sequence[TeacherStore], combine: Combination) -> None:
         self.stores = list(stores)
         self.combine = combine
-        self.map_size = map_size
 
     def __call__(self, image_id: str, labels: tuple[int, ...]) -> TeacherMaps:
         """Maps and weights of an image's classes; where a teacher failed, its weight is 0.
@@ -124,7 +131,8 @@ class KeptMaps:
             MissingMapError: if a map is not there, though all were when training began.
         """
         entries = [self._entry(store, image_id, labels) for store in self.stores]
-        maps = torch.zeros(len(labels), len(entries), self.map_size, self.map_size, dtype=torch.uint8)
+        size = self.stores[0].map_size
+        maps = torch.zeros(len(labels), len(entries), size, size, dtype=torch.uint8)
         weights = torch.zeros(len(labels), len(entries))
         for column, entry in enumerate(entries):
             for row, label in enumerate(labels):
@@ -136,12 +144,10 @@ class KeptMaps:
 
     @staticmethod
     def _entry(store: TeacherStore, image_id: str, labels: tuple[int, ...]) -> Entry:
-        for patience in (*WAITS, 0.0):
+        for _ in looks(store):
             entry = store.read(image_id)
             if entry.keys() >= set(labels):
                 return entry
-            time.sleep(patience)
-            store.refresh()
         raise MissingMapError(
             f"A map of {image_id} has vanished from {store.folder}, or is damaged. Compute it again with "
             "--stage teachers, then go on with --resume."

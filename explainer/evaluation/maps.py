@@ -6,7 +6,6 @@ B images, C classes, N maps, H×W pixels.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +16,7 @@ from explainer.attribution import AttributionMethod
 from explainer.attribution.base import no_maps
 from explainer.evaluation.images import Images
 from explainer.evaluation.methods import NamedMethod
+from explainer.files import whole
 from explainer.metrics.scaling import merged_saliency, to_unit_range
 
 Pair = tuple[int, int]
@@ -98,19 +98,15 @@ class MapCache:
         file = self._file(method_key, pixel_key)
         if file is None:
             return
-        file.parent.mkdir(parents=True, exist_ok=True)
         kept = self.read(method_key, pixel_key) | {key: value.detach().cpu() for key, value in maps.items()}
-        beside = file.with_suffix(f".{uuid4().hex}.part")  # no other process's, on whatever machine it runs
         try:
-            save_file({str(target): value.contiguous().clone() for target, value in kept.items()}, beside)
-            beside.replace(file)
+            with whole(file) as beside:
+                save_file({str(target): value.contiguous().clone() for target, value in kept.items()}, beside)
         except (SafetensorError, OSError) as error:  # safetensors has an error of its own for a full disk
             raise OSError(
                 f"Cannot keep maps in {self.folder} ({error}). Free some space, name another folder with --maps, or "
                 "keep none with --keep_maps false; then go on with the same command."
             ) from error
-        finally:
-            beside.unlink(missing_ok=True)  # what a full disk left of it
 
     def _file(self, method_key: str, pixel_key: str) -> Path | None:
         return None if self.folder is None else self.folder / method_key / f"{pixel_key}.safetensors"
