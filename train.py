@@ -31,12 +31,13 @@ from explainer.callbacks import ExportBest, MaskPanels, MetricsFile, Throughput
 from explainer.checkpoints import PatientStopping
 from explainer.classifiers import build_classifier, normalisation
 from explainer.distillation.lesson import Lesson
-from explainer.distillation.prepare import attach, describe, prepare_teachers
-from explainer.distillation.teachers import teacher_specs
+from explainer.distillation.prepare import attach, bytes_of_maps, describe, prepare_teachers
+from explainer.distillation.teachers import teacher_specs, try_teachers
 from explainer.entry import resume_hint, run_command
 from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.explanandum_cache import ClassifierRequest, ExplanandumCache
 from explainer.files import write_whole
+from explainer.keys import digest
 from explainer.machine import MachineOptions, is_first_process, make_asking_trainer, make_trainer, precision_of
 from explainer.module import ExplainerModule
 from explainer.network import Explainer
@@ -63,12 +64,15 @@ def main(arguments: list[str] | None = None) -> RunFolder:
     if options.distill.cache_info:
         print(describe(teacher_folder(options)))
         raise SystemExit(0)
-    if teacher_specs(options.distill):
-        require_writable(teacher_folder(options))
     place = options.run.resume or options.run.output
     require_writable(place)
     # All that can be wrong with names, files and space is found before there is a folder to clean up.
+    teacher_specs(options.distill)
     datamodule = prepared_datamodule(options)
+    if options.distill.teachers:
+        try_teachers(options.distill, classifier_card(options, datamodule))
+        require_writable(teacher_folder(options), "--distill.cache")
+        require_space(teacher_folder(options), bytes_of_maps(options.distill, datamodule), "--distill.cache")
     if not options.run.resume:  # a run that goes on has its files already
         require_space(place, needed_space(options, datamodule.num_classes))
         if options.finetune.run:
@@ -189,6 +193,7 @@ def obtain_explanandum(options: TrainOptions, datamodule: ImageDataModule, folde
     run, data = options.run, options.data
     if run.resume and folder.explanandum.is_file():  # the one that the Explainer was trained against so far
         return folder.load_explanandum()
+    versions = datamodule.image_versions("train") | datamodule.image_versions("val")
     request = ClassifierRequest(
         classifier_card(options, datamodule),
         weights=run.explanandum_weights,
@@ -200,10 +205,14 @@ def obtain_explanandum(options: TrainOptions, datamodule: ImageDataModule, folde
             {split: ids for split, ids in datamodule.split_ids().items() if split != "test"},
             datamodule.label_version,
             data.augment,
+            *([digest(versions)] if versions else []),
         ],
     )
     trainer = partial(
-        make_trainer, options.machine, logger=TensorBoardLogger(folder.path, "tensorboard", "explanandum")
+        make_trainer,
+        options.machine,
+        patient=bool(options.distill.teachers),  # whose images may take some processes longer than others
+        logger=TensorBoardLogger(folder.path, "tensorboard", "explanandum"),
     )
     explanandum, metrics = ExplanandumCache(run.output / "explananda").obtain(
         request,
@@ -239,10 +248,9 @@ def prepare_lessons(options: TrainOptions, datamodule: ImageDataModule, explanan
     def trainer() -> Trainer:  # with a strategy of its own: Lightning's can't be used twice
         return make_asking_trainer(options.machine, callbacks=[progress()])
 
-    data = [*data_name(options), datamodule.image_version]
     precision = str(precision_of(options.machine))
     teachers = prepare_teachers(
-        options.distill, teacher_folder(options), explanandum, datamodule, data, trainer, precision
+        options.distill, teacher_folder(options), explanandum, datamodule, data_name(options), trainer, precision
     )
     if options.run.stage == "all":
         attach(datamodule, teachers, options.distill)

@@ -158,10 +158,10 @@ class ImageDataModule(LightningDataModule):
         """Changes with the labels where the user may edit them; empty for a published data set."""
         return ""
 
-    @property
-    def image_version(self) -> str:
-        """Changes with the photographs where the user may edit them; empty for a published data set."""
-        return ""
+    def image_versions(self, split: Split) -> dict[str, str]:
+        """Of each image of a split, what changes with the photograph; empty for a published data set, where none do."""
+        self.dataset(split)  # its errors
+        return {}
 
     def with_batch_size(self, batch_size: int) -> Self:
         """The same data set, already opened, in batches of another size."""

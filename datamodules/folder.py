@@ -7,6 +7,7 @@ for class i, 255 void.
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,9 @@ from datamodules.batch import VOID
 from datamodules.images import BadImageError, load_image, load_mask
 from datamodules.labels_table import Row, check_labels, read_classes, read_table
 from datamodules.sample import Sample, Split
+
+ENDS = 16 * 2**10
+"""Bytes at the beginning and the end of a file that are looked at to tell it from another."""
 
 
 class FolderDataModule(ImageDataModule):
@@ -58,15 +62,13 @@ class FolderDataModule(ImageDataModule):
         """Hash of the table: image paths alone don't tell whether a label was corrected."""
         return hashlib.sha256(repr((self.rows, self.classes)).encode()).hexdigest()[:16]
 
-    @property
-    def image_version(self) -> str:
-        """Hash of sizes and dates of the files: another photograph may have taken a name over."""
-        files = [self.options.data_root / row.image for row in self.rows]
-        stats = [file.stat() if file.is_file() else None for file in files]
-        seen = [
-            (row.image, stat and (stat.st_size, stat.st_mtime_ns)) for row, stat in zip(self.rows, stats, strict=True)
-        ]
-        return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
+    def image_versions(self, split: Split) -> dict[str, str]:
+        """Hashes of size, beginning and end of each file: another photograph may have taken a name over.
+
+        Photographs are compressed, so that one that differs anywhere ends otherwise; and a copy of the folder, whose
+        files have other dates, is the same folder.
+        """
+        return {name: _ends(self.options.data_root / name) for name in self.dataset(split).image_ids}
 
     def source(self, split: Split) -> "FolderSource":
         """The rows of a split.
@@ -88,6 +90,19 @@ class FolderDataModule(ImageDataModule):
                 f"{len(missing)} image(s) of {self.options.data_root / 'labels.csv'} are missing, first: {first}. "
                 "Paths are relative to --data_root; correct them, or pass --on_bad_image skip."
             )
+
+
+def _ends(file: Path) -> str:
+    """Hash of a file's size, beginning and end; empty if it is not there."""
+    try:
+        with file.open("rb") as opened:
+            size = opened.seek(0, os.SEEK_END)
+            opened.seek(max(0, size - ENDS))
+            last = opened.read()
+            opened.seek(0)
+            return hashlib.sha256(b"%d " % size + opened.read(ENDS) + last).hexdigest()[:16]
+    except OSError:
+        return ""
 
 
 class FolderSource:

@@ -1,10 +1,16 @@
 """Files that are there whole or not at all."""
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
+
+PART = ".part"
+"""Ending of a file that is being written."""
+ABANDONED = 24 * 3600.0
+"""Seconds after which nobody writes to such a file any more: its process was killed."""
 
 
 @contextmanager
@@ -14,12 +20,20 @@ def whole(file: Path) -> Iterator[Path]:
     So no kill and no other writer leaves half of the file. Its folder is made.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{uuid4().hex}.part")  # no other process's, on whatever machine it runs
+    beside = file.with_name(f".{uuid4().hex}{PART}")  # no other process's, on whatever machine it runs
     try:
         yield beside
         beside.replace(file)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what processes that were killed have left of files, at least a day ago."""
+    for file in folder.glob(f".*{PART}"):
+        with suppress(FileNotFoundError):  # another process tidies too
+            if time.time() - file.stat().st_mtime > ABANDONED:
+                file.unlink()
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -62,14 +62,26 @@ class MachineOptions:
     compile: bool = False
 
 
-def make_trainer(machine: MachineOptions, **keywords: Any) -> Trainer:
+def make_trainer(machine: MachineOptions, *, patient: bool = False, **keywords: Any) -> Trainer:
     """A Trainer on the machine; SyncBatchNorm on several GPUs, the data set's own samplers, no default logger.
+
+    Args:
+        machine: the hardware.
+        patient: its processes wait for each other PATIENCE long. A program's first Trainer decides for all: they share
+            one group of processes.
+        **keywords: of Lightning's Trainer.
 
     Raises:
         ValueError: if the machine is not as the options say.
     """
+    trainer = _trainer(machine, machine.strategy, **keywords)
+    if patient and machine.strategy in ("auto", "ddp") and isinstance(trainer.strategy, DDPStrategy):
+        return _trainer(machine, DDPStrategy(timeout=PATIENCE), **keywords)
+    return trainer
+
+
+def _trainer(machine: MachineOptions, strategy: str | DDPStrategy, **keywords: Any) -> Trainer:
     silence()
-    strategy = keywords.pop("strategy", machine.strategy)
     defaults: dict[str, Any] = {"num_sanity_val_steps": 0, "logger": False, "log_every_n_steps": 10}
     settings = defaults | keywords | {"callbacks": [*keywords.get("callbacks", ()), UnreadableImages(), StayStopped()]}
     try:
@@ -116,8 +128,7 @@ def make_asking_trainer(machine: MachineOptions, **keywords: Any) -> Trainer:
 
     They may take gradients, and long, so that its processes wait for each other longer than Lightning's half an hour.
     """
-    strategy = DDPStrategy(timeout=PATIENCE) if machine.strategy == "ddp" else machine.strategy
-    return make_trainer(machine, strategy=strategy, inference_mode=False, **keywords)
+    return make_trainer(machine, patient=True, inference_mode=False, **keywords)
 
 
 def uses_gpu(machine: MachineOptions) -> bool:

@@ -136,8 +136,12 @@ def choose_folder(output: Path, name: str) -> RunFolder:
     raise FileExistsError(f"{output} holds 9999 runs named {name}; choose another --name.")
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(folder: Path, option: str = "--output") -> None:
     """Create a folder and try to write into it.
+
+    Args:
+        folder: any.
+        option: that another one is chosen with.
 
     Raises:
         OSError: if that fails, with the remedy.
@@ -149,16 +153,17 @@ def require_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise OSError(
-            error.errno or errno.EIO, f"Cannot write to {folder} ({error.strerror}); pass another --output"
+            error.errno or errno.EIO, f"Cannot write to {folder} ({error.strerror}); pass another {option}"
         ) from error
 
 
-def require_space(folder: Path, needed: int) -> None:
+def require_space(folder: Path, needed: int, option: str = "--output") -> None:
     """Check free disk space before hours of training depend on it.
 
     Args:
         folder: an existing folder on the disk.
         needed: bytes.
+        option: that another folder is chosen with.
 
     Raises:
         OSError: if less is free.
@@ -167,7 +172,7 @@ def require_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise OSError(
             errno.ENOSPC,
-            f"{folder} has {free >> 20} MiB free, the run needs about {needed >> 20}; pass another --output",
+            f"{folder} has {free >> 20} MiB free, the run needs about {needed >> 20}; pass another {option}",
         )
 
 

@@ -1,6 +1,7 @@
-"""Trains one run that is killed with SIGKILL at every delicate moment; test_resume.py starts it in its own process.
+"""Trains one run that is killed with SIGKILL at every delicate moment; tests start it in a process of its own.
 
-`python killed_runs.py OUTPUT`. Each start is a fork of a process that has imported everything but computed nothing.
+`python killed_runs.py OUTPUT plain|taught`. Each start is a fork of a process that has imported everything but
+computed nothing.
 """
 
 import json
@@ -10,9 +11,11 @@ import sys
 from pathlib import Path
 
 import torch
-from small_runs import arguments
+from small_runs import TEACHERS, arguments
 
 import train
+from explainer.distillation import stage
+from explainer.distillation.stage import TeacherStage
 from explainer.finetune import ExplanandumModule
 from explainer.module import ExplainerModule
 
@@ -73,15 +76,30 @@ MOMENTS = {
 }
 
 
-def main(output):
+def while_asked(batch):
+    """Die before a batch of the images that teachers are asked about; those of a batch are written at once."""
+    stage.IMAGES_A_SHARD = 8
+    before(TeacherStage, "test_step", 0, batch)
+
+
+TAUGHT_MOMENTS = {
+    "teachers, third batch": lambda: while_asked(2),
+    "teachers, second batch of what was left": lambda: while_asked(1),
+    "second epoch, third step": MOMENTS["second epoch, third step"],
+    "second epoch, half of last.ckpt": MOMENTS["second epoch, half of last.ckpt"],
+    "before the summary": before_the_summary,
+}
+
+
+def main(output, moments, *more):
     """Kill at each moment and go on; the last start is left to the caller. Prints the moments that were hit."""
     run = output / "run"
     hit = []
-    for moment, arrange in MOMENTS.items():
+    for moment, arrange in moments.items():
         child = os.fork()
         if child == 0:
             arrange()
-            train.main(["--resume", str(run)] if run.exists() else arguments(output))
+            train.main(["--resume", str(run)] if run.exists() else arguments(output, *more))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
@@ -90,4 +108,5 @@ def main(output):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    folder, kind = sys.argv[1:]
+    main(Path(folder), *{"plain": (MOMENTS,), "taught": (TAUGHT_MOMENTS, *TEACHERS)}[kind])

@@ -23,6 +23,8 @@ TINY = (
     *("--finetune.schedule", "constant", "--finetune.warmup_steps", "0", "--finetune.patience", "5"),
 )
 
+TEACHERS = ("--distill.teachers", "grad_cam", "group_cam:groups=4")
+
 
 def arguments(output, *more):
     """The command line of the smallest run, with a folder of its own for everything."""

@@ -1,8 +1,11 @@
 """Training with teachers, from the command line: maps are computed once, kept, and learned from."""
 
 import json
+import os
 import shutil
+import time
 
+import killed_runs
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from small_data import save_image
 from small_runs import (
     EPOCHS,
     STEPS,
+    TEACHERS,
     VALIDATION_IMAGES,
     arguments,
     assert_same_weights,
@@ -19,16 +23,19 @@ from small_runs import (
     start,
 )  # fmt: skip
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from validate_run import validate
 
 import train
+from command_line import parse
 from explainer.attribution import METHODS
 from explainer.attribution.spec import options_of
 from explainer.distillation import teachers
 from explainer.distillation.cache import TeacherCache
-from explainer.distillation.prepare import IncompleteError
+from explainer.distillation.prepare import IncompleteError, bytes_of_maps
 from explainer.distillation.stage import share
+from explainer.files import tidy
+from explainer.machine import make_trainer
 
-TEACHERS = ("--distill.teachers", "grad_cam", "group_cam:groups=4")
 IMAGES = 8 * STEPS + VALIDATION_IMAGES
 
 
@@ -136,6 +143,68 @@ def test_two_processes_and_three_jobs_keep_what_one_does(tmp_path, taught_run):
         assert rows_of_all == info.maps + info.failed, "a map was computed twice"
 
 
+def test_two_processes_learn_from_kept_maps(tmp_path, taught_run):
+    shutil.copytree(taught_run.parent / "explananda", tmp_path / "explananda")
+    shutil.copytree(taught_run.parent / "teachers", tmp_path / "teachers")
+    two = ("--accelerator", "cpu", "--devices", "2", "--strategy", "ddp", "--augment", "true")
+    answer = start("train.py", *arguments(tmp_path, *TEACHERS, *two))
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    losses = [float(line["train/distill"]) for line in rows(tmp_path / "run")]
+    assert len(losses) == EPOCHS
+    assert losses[-1] < losses[0]
+
+
+def test_two_processes_get_the_teachers_validation_metrics_of_one(tmp_path, taught_run):
+    answer = start("tests/validate_run.py", taught_run, "2", tmp_path / "metrics.json")
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    of_two = json.loads((tmp_path / "metrics.json").read_text())
+    of_one, _ = validate(taught_run, 1)
+    assert {"val/distill", "val/distill/grad_cam", "agreement/iou/grad_cam"} <= of_one.keys()
+    assert of_two == pytest.approx(of_one, rel=1e-4, abs=1e-5)
+
+
+def test_a_run_killed_while_teachers_are_asked_and_taught_ends_as_an_unbroken_one(taught_run, tmp_path):
+    answer = start("tests/killed_runs.py", tmp_path, "taught")
+    assert "HIT" + json.dumps(list(killed_runs.TAUGHT_MOMENTS)) in answer.stdout, answer.stderr[-3000:]
+    run = train.main(["--resume", str(tmp_path / "run")]).path
+    assert_same_weights(run / "explainer.safetensors", taught_run / "explainer.safetensors")
+    assert rows(run) == rows(taught_run)
+    for info in TeacherCache(tmp_path / "teachers").info():
+        assert rows_written(tmp_path / "teachers" / info.key) == info.maps + info.failed, "a kept map was made again"
+
+
+def test_a_full_disk_is_found_before_anything_is_trained(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100_000))
+    options = parse(arguments(tmp_path, *TEACHERS, "--distill.map_size", "100"))[0]
+    with pytest.raises(OSError, match="--distill.cache"):
+        train.main(arguments(tmp_path, *TEACHERS, "--distill.map_size", "100"))
+    assert not (tmp_path / "run").exists()
+    assert bytes_of_maps(options.distill, train.prepared_datamodule(options)) == IMAGES * 3 * 2 * 10_065
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path):
+    for name, hours in (("old", 25), ("new", 1)):
+        file = tmp_path / f".{name}.part"
+        file.write_bytes(b"half")
+        os.utime(file, (time.time() - 3600 * hours,) * 2)
+    tidy(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [".new.part"]
+
+
+@pytest.mark.parametrize("taught", [True, False])
+def test_processes_of_the_classifier_s_training_wait_as_long_as_those_of_the_teachers(tmp_path, monkeypatch, taught):
+    patience = []
+
+    def trainer(*arguments, patient=False, **keywords):
+        patience.append(patient)
+        return make_trainer(*arguments, patient=patient, **keywords)
+
+    monkeypatch.setattr(train, "make_trainer", trainer)
+    train.main(arguments(tmp_path, "--stage", "explanandum", *(TEACHERS if taught else ())))
+    assert patience == [taught]
+
+
 def rows_written(folder):
     """Maps in the files of a store, whether or not there are several of the same image and class."""
     return sum(len(load_file(file)["maps"]) for file in folder.glob("*.safetensors"))
@@ -175,6 +244,8 @@ def test_cache_info_lists_what_is_there_and_stops(taught_run, capsys):
         (("--distill.teachers", "explainer"), "can't teach"),
         (("--objective", "distill"), "needs a teacher"),
         (("--stage", "teachers"), "needs a teacher"),
+        (("--distill.teachers", "group_cam:groups=-3"), "groups is -3"),
+        (("--distill.teachers", "aop:optimiser=rise"), "can't start from a base map"),
         (("--distill.teachers", "rise", f"rise:masks={options_of('rise')['masks']}"), "twice"),
         (("--distill.teachers", "rise", "--distill.shard", "1/2"), "training needs all maps"),
     ],
@@ -207,6 +278,14 @@ def test_every_image_is_in_one_share():
     shares = [share(wanted, (job, 3), (rank, 2)) for job in range(3) for rank in range(2)]
     assert sorted(name for part in shares for name in part) == sorted(wanted)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("again", [[((0, 1), (rank, 2)) for rank in range(2)], [((job, 4),) for job in range(4)]])
+def test_what_one_shard_has_done_is_missing_in_every_later_share_alike(again):
+    wanted = {f"image{index}": [0] for index in range(4000)}
+    done = share(wanted, (0, 2))
+    left = [len(share(wanted, *parts).keys() - done.keys()) for parts in again]
+    assert min(left) > 0.9 * 2000 / len(again)
 
 
 def test_a_run_of_one_shard_goes_on_with_all_maps(tmp_path, taught_run):
@@ -268,3 +347,8 @@ def test_broken_photographs_have_no_maps_and_stop_nothing(tmp_path):
         train.main([*arguments(tmp_path / "runs", *more), "--name", name])
     (info,) = TeacherCache(tmp_path / "runs" / "teachers").info()
     assert info.images == 11
+    # Another photograph under an old name: its map alone is made.
+    save_image(data / "5.png", colour=(255, 0, 0), size=(32, 32))
+    train.main(["--resume", str(tmp_path / "runs" / "first"), "--stage", "teachers", "--epochs", "2"])
+    (info,) = TeacherCache(tmp_path / "runs" / "teachers").info()
+    assert (info.images, info.maps + info.failed) == (12, 12)

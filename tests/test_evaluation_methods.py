@@ -4,6 +4,7 @@ import pytest
 import torch
 from toy_models import SmallNet, freeze
 
+from explainer.attribution import METHODS
 from explainer.evaluation import named_method
 from explainer.network import Explainer
 
@@ -75,3 +76,11 @@ def test_a_row_keeps_the_text_it_was_asked_for_with():
 def test_a_misspelt_option_is_an_error():
     with pytest.raises(ValueError, match="Unknown option 'group=8' of method 'group_cam'"):
         key("group_cam:group=8")
+
+
+@pytest.mark.parametrize("part", ["grad_cam", "i_gos"])
+def test_a_new_version_of_a_method_changes_the_keys_of_what_is_made_of_it(monkeypatch, part):
+    before = key("aop"), key(part), key("rise")
+    monkeypatch.setattr(METHODS[part], "version", 7)
+    after = key("aop"), key(part), key("rise")
+    assert [old == new for old, new in zip(before, after, strict=True)] == [False, False, True]

@@ -1,5 +1,6 @@
 """The user's own images are read as labels.csv says, or the row that is wrong is named."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -258,15 +259,18 @@ def test_a_corrected_label_changes_the_label_version(tmp_path: Path) -> None:
     assert version("cat") == version("cat") != version("dog")
 
 
-def test_a_photograph_that_takes_a_name_over_changes_the_image_version(tmp_path: Path) -> None:
+def test_a_photograph_that_takes_a_name_over_has_another_version_and_a_copy_has_not(tmp_path: Path) -> None:
     save_image(tmp_path / "a.jpg")
     save_image(tmp_path / "b.jpg")
-    (tmp_path / "labels.csv").write_text("image,split,labels\na.jpg,train,cat\nb.jpg,val,dog\nlost.jpg,test,cat\n")
+    (tmp_path / "labels.csv").write_text("image,split,labels\na.jpg,train,cat\nb.jpg,train,dog\n")
 
-    def version() -> str:
-        return FolderDataModule(DataOptions(data_root=tmp_path)).image_version
+    def versions() -> dict[str, str]:
+        return FolderDataModule(DataOptions(data_root=tmp_path)).image_versions("train")
 
-    before = version()
-    assert version() == before
+    before = versions()
+    assert before.keys() == {"a.jpg", "b.jpg"}
+    os.utime(tmp_path / "a.jpg", (1, 1))
+    assert versions() == before
     save_image(tmp_path / "b.jpg", size=(40, 60))
-    assert version() != before
+    assert versions()["a.jpg"] == before["a.jpg"]
+    assert versions()["b.jpg"] != before["b.jpg"]

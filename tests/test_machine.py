@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 
 from explainer import machine
-from explainer.machine import MachineOptions, has_native_bf16, make_trainer, precision_of
+from explainer.machine import PATIENCE, MachineOptions, has_native_bf16, make_trainer, precision_of
 
 
 @pytest.fixture
@@ -79,3 +80,12 @@ def test_the_trainer_runs_in_it(processor, flags, native):
     trainer = make_trainer(MachineOptions(accelerator="cpu"), enable_checkpointing=False)
     assert trainer.precision == ("bf16-mixed" if native else "32-true")
     assert trainer.num_devices == 1
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "auto"])
+def test_several_processes_wait_a_week_where_they_are_told_to(strategy):
+    several = MachineOptions(accelerator="cpu", devices=2, strategy=strategy)
+    patient, other = (make_trainer(several, patient=told).strategy for told in (True, False))
+    assert isinstance(patient, DDPStrategy) and isinstance(other, DDPStrategy)
+    assert patient._timeout == PATIENCE > other._timeout
+    assert not isinstance(make_trainer(MachineOptions(accelerator="cpu"), patient=True).strategy, DDPStrategy)

@@ -19,7 +19,7 @@ from explainer.checkpoints import WholeFileCheckpoints
 
 def test_a_run_killed_at_ten_moments_ends_with_the_weights_of_an_unbroken_one(small_run, tmp_path):
     # What is promised is the end of an epoch: of an epoch that was cut off, nothing is left, and it is run again.
-    answer = start("tests/killed_runs.py", tmp_path)
+    answer = start("tests/killed_runs.py", tmp_path, "plain")
     assert "HIT" + json.dumps(list(killed_runs.MOMENTS)) in answer.stdout, answer.stderr[-3000:]
     run = train.main(["--resume", str(tmp_path / "run")])
     for file in ("explanandum.safetensors", "explainer.safetensors"):

@@ -9,6 +9,8 @@ from small_data import batches, options
 from datamodules import ImageDataModule
 from datamodules.base import Sample
 from datamodules.batch import TeacherMaps
+from datamodules.transforms import IMAGENET_MEAN, IMAGENET_STD, SampleTransform
+from explainer.distillation.teachers import PREPROCESSING
 
 CLASSES = ("left", "right", "nowhere")
 LABELS = [(1, 0), (), (0,), (1,), (0, 1), ()]
@@ -129,3 +131,22 @@ def test_a_taught_batch_goes_through_pinned_memory(monkeypatch):
     assert pinned.teacher_maps.equal(batch.teacher_maps)
     assert pinned.teacher_weights.equal(batch.teacher_weights)
     assert pinned.image_id == batch.image_id
+
+
+NORMALISED = {
+    1: [
+        [[-162, -61, 49, 150]] * 4,
+        [[-167] * 4, [-79] * 4, [22] * 4, [110] * 4],
+        [[15, 36, 37, 65], [58, 46, 44, 27], [30, 39, 41, 53], [53, 44, 43, 32]],
+    ]
+}
+"""What becomes of the picture below, in hundredths, by the version of the preprocessing."""
+
+
+def test_the_version_of_the_preprocessing_is_raised_with_every_change_of_it():
+    down, across = np.mgrid[:9, :13]
+    picture = np.stack([20 * across, 25 * down, 255 * ((across // 2 + down // 2) % 2)], axis=2).astype(np.uint8)
+    transform = SampleTransform(4, IMAGENET_MEAN, IMAGENET_STD)
+    image = transform(Sample(Image.fromarray(picture), (), "picture")).image
+    expected = torch.tensor(NORMALISED[PREPROCESSING]) / 100
+    torch.testing.assert_close(image, expected, atol=0.03, rtol=0)  # a grey level is .02

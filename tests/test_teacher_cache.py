@@ -106,6 +106,20 @@ def test_the_key_changes_with_the_order_of_a_list_but_not_with_that_of_fields(st
     assert cache.store(ABOUT | {"options": {"levels": [2, 1], "blur": 3}}).key != store.key
 
 
+def test_another_photograph_of_the_same_name_is_another_image(tmp_path):
+    first, second = (TeacherCache(tmp_path).store(ABOUT, {"a": version}) for version in ("1", "2"))
+    first.add({"a": {0: single("a", 0)}, "b": {0: single("b", 0, "failed")}})
+    second.refresh()
+    wanted = {"a": [0], "b": [0]}
+    assert second.key == first.key
+    assert second.missing(wanted) == {"a": [0]}
+    assert second.read("a") == {}
+    assert second.read("b")[0].failed
+    assert first.missing(wanted) == {}
+    assert first.read("a")[0].map.equal(single("a", 0).map)
+    assert first.failures(wanted) == ["failed"]
+
+
 @pytest.mark.parametrize("size", [None, 0, -1, 2.0, True, "4"])
 def test_a_store_must_know_the_size_of_its_maps(tmp_path, size):
     with pytest.raises(ValueError, match="map_size"):

@@ -1,4 +1,4 @@
-"""Validates the Explainer of a run on any number of processes; test_distributed.py starts it.
+"""Validates the Explainer of a run on any number of processes; tests start it.
 
 `python validate_run.py RUN DEVICES OUTPUT.json`.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import train
 from command_line import make_datamodule, parse
+from explainer.distillation.lesson import Lesson
 from explainer.explanandum import Explanandum
 from explainer.machine import make_trainer
 from explainer.module import ExplainerModule
@@ -24,9 +25,12 @@ def validate(run, devices):
     options.data.seed = options.run.seed
     options.data.batch_size = 4  # the last batches of the two processes differ in size
     options.data.mean, options.data.std = train.normalisation(options.run.explanandum)
-    module = ExplainerModule(folder.load_explainer(), Explanandum.load(folder.explanandum), options.loss)
+    explanandum, datamodule = Explanandum.load(folder.explanandum), make_datamodule(options)
+    train.prepare_lessons(options, datamodule, explanandum)
+    lesson = Lesson(options.distill) if options.distill.teachers else None
+    module = ExplainerModule(folder.load_explainer(), explanandum, options.loss, lesson=lesson)
     trainer = make_trainer(options.machine)
-    metrics = trainer.validate(module, datamodule=make_datamodule(options), verbose=False)[0]
+    metrics = trainer.validate(module, datamodule=datamodule, verbose=False)[0]
     return metrics, trainer.is_global_zero
 
 

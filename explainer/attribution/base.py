@@ -6,7 +6,7 @@ B images, C classes, H×W pixels.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,11 @@ class AttributionMethod(ABC):
 
     def __init__(self, explanandum: Explanandum) -> None:
         self.explanandum = explanandum
+
+    @property
+    def versions(self) -> list[Any]:
+        """Its own, and those of the methods that it is made of."""
+        return [self.version]
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:

@@ -4,7 +4,7 @@ B images, h×w cells of a mask, H×W pixels; masks lie in [0, 1]: 1 keeps a pixe
 class is; the start mask is 1 - M.
 """
 
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -87,6 +87,11 @@ class AOP(AttributionMethod):
         self.factor = factor
 
     @property
+    def versions(self) -> list[Any]:
+        """Its own, and those of the base method and of the optimiser."""
+        return [self.version, self.base.versions, self.optimiser.versions]
+
+    @property
     def modules(self) -> tuple[nn.Module, ...]:
         """Those of the base method and of the optimiser."""
         return (*self.base.modules, *self.optimiser.modules)
@@ -153,6 +158,11 @@ class SIGCAM(AttributionMethod):
         self.descent = IntegratedDescent(iterations)
         self.regulariser = Regulariser(l1, tv)
         self.chunk_size = chunk_size
+
+    @property
+    def versions(self) -> list[Any]:
+        """Its own, and that of the base method."""
+        return [self.version, self.base.versions]
 
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         """Maps [B,H,W] in [0, 1]: 1 - up(M*).

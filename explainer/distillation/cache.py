@@ -20,6 +20,8 @@ from explainer.keys import digest
 __all__ = ["Entry", "StoreInfo", "TeacherCache", "TeacherMap", "TeacherStore"]
 
 ABOUT = "about.json"
+BYTES_BESIDES = 65
+"""Of a map on the disk: its class, score and checksum, and its share of the image's name."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +57,32 @@ class TeacherStore:
     damaged, by itself or with its shard, counts as not there. Of several maps of the same image and class any whole one
     is taken, and a map rather than a failure.
 
-    A map of 56×56 pixels takes 3,136 bytes and about 65 more for its class, score and checksum and its share of the
-    image's name. COCO's 82 thousand training images with 2.9 classes each are 240 thousand maps, or 770 MB for each
-    teacher, in 1,300 shards of 64 images. In memory a store keeps the table of contents, which for those is some 25 MB.
+    A map of 56×56 pixels takes 3,136 bytes and BYTES_BESIDES more. The 82 thousand training images of COCO, with 2.9
+    classes each, are 240 thousand maps, or 770 MB for each teacher, in 1,300 shards. In memory a store keeps
+    the table of contents, which for those is some 25 MB.
+
+    Of images that a user may change, each is kept under its name and version: another photograph of the same name is
+    another image.
 
     A store has no open files, so it can be handed to the workers of a data loader, forked or spawned.
 
     Args:
         folder: of the shards; its name is the key.
         about: what it is a store of; `map_size` is the height and width of all its maps.
+        versions: of the images that have some.
 
     Raises:
         ValueError: if `about` has no proper `map_size`.
     """
 
-    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, about: dict[str, Any], versions: Mapping[str, str] | None = None) -> None:
         size = about.get("map_size")
         if type(size) is not int or size < 1:
             raise ValueError(f"'map_size' is {size!r}; `about` must name the height and width of the maps, e.g. 56.")
         self.folder = folder
         self.about = about
         self.map_size: int = size
+        self._versions = dict(versions or {})
         self._shards: dict[str, Shard | None] = {}  # by file name; None is a damaged one
         self._holders: dict[str, tuple[Shard, ...]] = {}  # of each image
         self.refresh()
@@ -97,8 +104,9 @@ class TeacherStore:
     def read(self, image_id: str) -> Entry:
         """The kept maps and failures of an image by class; empty if there is nothing, or nothing whole."""
         entry: Entry = {}
-        for shard in self._holders.get(image_id, ()):
-            for target, kept in shard.read(image_id).items():
+        name = self._name(image_id)
+        for shard in self._holders.get(name, ()):
+            for target, kept in shard.read(name).items():
                 if target not in entry or entry[target].failed:
                     entry[target] = kept
         return entry
@@ -112,13 +120,13 @@ class TeacherStore:
         Args:
             wanted: classes of each image.
         """
-        holders = dict.fromkeys(shard for image_id in wanted for shard in self._holders.get(image_id, ()))
+        holders = dict.fromkeys(shard for image_id in wanted for shard in self._holders.get(self._name(image_id), ()))
         there: dict[str, set[int]] = {}
         for shard in holders:
-            for image_id, entry in shard.read_all().items():
-                there.setdefault(image_id, set()).update(entry)
+            for name, entry in shard.read_all().items():
+                there.setdefault(name, set()).update(entry)
         lacking = {
-            image_id: [target for target in dict.fromkeys(classes) if target not in there.get(image_id, ())]
+            image_id: [target for target in dict.fromkeys(classes) if target not in there.get(self._name(image_id), ())]
             for image_id, classes in wanted.items()
         }
         return {image_id: classes for image_id, classes in lacking.items() if classes}
@@ -132,8 +140,9 @@ class TeacherStore:
         reasons = []
         for image_id, classes in wanted.items():
             said: dict[int, list[str]] = {}
-            for shard in self._holders.get(image_id, ()):
-                for row in shard.images[image_id]:
+            name = self._name(image_id)
+            for shard in self._holders.get(name, ()):
+                for row in shard.images[name]:
                     said.setdefault(shard.classes[row], []).append(shard.failed.get(row, ""))
             reasons += [said[target][0] for target in classes if all(said[target])]
         return reasons
@@ -156,7 +165,8 @@ class TeacherStore:
                 self._check(f"image {image_id}, class {target}", kept)
         if entries:
             file = self.folder / f"{uuid4().hex}{SUFFIX}"
-            _write(file, encode(entries, self.key), self.folder.parent)
+            named = {self._name(image_id): entry for image_id, entry in entries.items()}
+            _write(file, encode(named, self.key), self.folder.parent)
             self._learn(file)
 
     def info(self) -> StoreInfo:
@@ -183,6 +193,11 @@ class TeacherStore:
             bytes=sum(sizes.values()),
             damaged=damaged,
         )
+
+    def _name(self, image_id: str) -> str:
+        """Of an image, as it is kept."""
+        version = self._versions.get(image_id)
+        return f"{image_id} {version}" if version else image_id
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob(f"*{SUFFIX}"))
@@ -216,12 +231,13 @@ class TeacherCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def store(self, about: Mapping[str, Any]) -> TeacherStore:
+    def store(self, about: Mapping[str, Any], versions: Mapping[str, str] | None = None) -> TeacherStore:
         """The store of the maps that `about` describes, found again by the same description, in whatever order.
 
         Args:
             about: everything that decides the maps, and their `map_size`; JSON-serialisable, or else told apart by its
                 text.
+            versions: of the images that have some.
 
         Raises:
             ValueError: if `about` has no proper `map_size`.
@@ -229,7 +245,7 @@ class TeacherCache:
         """
         text = json.dumps(about, sort_keys=True, default=str, indent=2)
         plain = json.loads(text)
-        store = TeacherStore(self.folder / digest(plain), plain)
+        store = TeacherStore(self.folder / digest(plain), plain, versions)
         file = store.folder / ABOUT
         if not file.is_file() or file.read_bytes() != text.encode():
             _write(file, text.encode(), self.folder)

@@ -7,11 +7,12 @@ from typing import Any
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
-from explainer.distillation.cache import TeacherCache
+from explainer.distillation.cache import BYTES_BESIDES, TeacherCache
 from explainer.distillation.options import DistillOptions
 from explainer.distillation.stage import FLAT, Classes, TeacherStage, share
-from explainer.distillation.teachers import KeptMaps, Teacher, looks, make_teachers
+from explainer.distillation.teachers import KeptMaps, Teacher, looks, make_teachers, map_size
 from explainer.explanandum import Explanandum
+from explainer.files import tidy
 
 SPLITS = ("train", "val")
 """Those that the Explainer learns from, and is compared with its teachers on."""
@@ -19,8 +20,19 @@ SHOWN = 3
 """Failures that are printed; the cache keeps the reasons of all."""
 
 
+CLASSES_AN_IMAGE = 3
+"""For an estimate of space: as many as in COCO."""
+
+
 class IncompleteError(RuntimeError):
     """Maps are missing that should have been computed."""
+
+
+def bytes_of_maps(options: DistillOptions, datamodule: Any) -> int:
+    """About how much the maps will take on the disk at most; what is there already is not looked at."""
+    images = sum(len(datamodule.dataset(split)) for split in SPLITS) / options.part()[1]
+    a_map = map_size(options, datamodule.options.image_size) ** 2 + BYTES_BESIDES
+    return round(images * CLASSES_AN_IMAGE * a_map * len(options.teachers))
 
 
 def prepare_teachers(
@@ -47,7 +59,11 @@ def prepare_teachers(
         IncompleteError: if maps are missing afterwards.
     """
     cache = TeacherCache(folder)
-    teachers = make_teachers(options, cache, explanandum, precision, data, workers=datamodule.options.workers)
+    versions = {name: version for split in SPLITS for name, version in datamodule.image_versions(split).items()}
+    workers = datamodule.options.workers
+    teachers = make_teachers(options, cache, explanandum, precision, data, versions, workers=workers)
+    for teacher in teachers:
+        tidy(teacher.store.folder)
     for split in SPLITS:
         _compute(options, explanandum, teachers, datamodule.with_batch_size(options.batch_size), split, make_trainer)
     return teachers

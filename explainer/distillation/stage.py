@@ -4,6 +4,7 @@ B images, C classes, N maps, H×W pixels of an image, h×w of a kept map.
 """
 
 import math
+import random
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -130,10 +131,14 @@ class TeacherStage(LightningModule):
 
 
 def share(wanted: Classes, *parts: tuple[int, int]) -> dict[str, list[int]]:
-    """Every n-th image from the i-th on, for each part (i, n) in turn; a function of the list alone."""
+    """Every n-th image from the i-th on, for each part (i, n) in turn; a function of the list alone.
+
+    The images are shuffled before each division, each time in another way: if other jobs have done a part, as divided
+    by another number, about the same is left of every share.
+    """
     names = list(wanted)
-    for index, count in parts:
-        names = names[index::count]
+    for level, (index, count) in enumerate(parts):
+        names = random.Random(f"{level}/{count}").sample(names, len(names))[index::count]
     return {name: list(wanted[name]) for name in names}
 
 

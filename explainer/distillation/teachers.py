@@ -4,7 +4,7 @@ K classes of an image, T teachers, h×w pixels of a kept map.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ import torch
 from datamodules.batch import TeacherMaps
 from explainer.attribution import AttributionMethod
 from explainer.attribution.spec import MethodSpec, deciding_options, parse_method
+from explainer.classifiers import build_classifier
 from explainer.distillation.cache import Entry, TeacherCache, TeacherStore
 from explainer.distillation.options import Combination, DistillOptions
-from explainer.explanandum import Explanandum
+from explainer.explanandum import ClassifierCard, Explanandum
 
 PREPROCESSING = 1
 """Raised with any change of how photographs become the tensors that teachers see."""
@@ -72,12 +73,31 @@ def teacher_specs(options: DistillOptions) -> list[MethodSpec]:
     return specs
 
 
+def try_teachers(options: DistillOptions, card: ClassifierCard) -> None:
+    """Build the methods for a classifier without weights, so that a wrong option is an error now and not after hours.
+
+    Raises:
+        ValueError: as `teacher_specs`, and for a value that a method does not take.
+    """
+    specs = teacher_specs(options)
+    if not specs:
+        return
+    with torch.device("meta"):  # costs nothing
+        model, _ = build_classifier(card.architecture, len(card.classes), "none", card.hidden, card.image_size)
+    for text, spec in zip(options.teachers, specs, strict=True):
+        try:
+            spec.build(Explanandum(model, card))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"--distill.teachers {text}: {error}") from error
+
+
 def make_teachers(
     options: DistillOptions,
     cache: TeacherCache,
     explanandum: Explanandum,
     precision: str,
     data: Any,
+    versions: Mapping[str, str],
     **resources: Any,
 ) -> list[Teacher]:
     """The teachers that the options name.
@@ -88,6 +108,7 @@ def make_teachers(
         explanandum: the classifier.
         precision: of the computation, as Lightning names it.
         data: whatever tells its images from those of other data sets, JSON-serialisable.
+        versions: of the images that have some.
         **resources: what a method may take besides, e.g. the number of `workers`.
 
     Raises:
@@ -100,16 +121,21 @@ def make_teachers(
         about = {
             "teacher": spec.name,
             "options": deciding_options(spec),
-            "version": method.version,
+            "versions": method.versions,
             "explanandum": card.architecture,
             "fingerprint": explanandum.fingerprint,
             "preprocessing": {"version": PREPROCESSING, "size": card.image_size, "mean": card.mean, "std": card.std},
             "precision": precision,
             "data": data,
-            "map_size": options.map_size or max(1, card.image_size // 4),
+            "map_size": map_size(options, card.image_size),
         }
-        teachers.append(Teacher(text, method, cache.store(about)))
+        teachers.append(Teacher(text, method, cache.store(about, versions)))
     return teachers
+
+
+def map_size(options: DistillOptions, image_size: int) -> int:
+    """Height and width of a kept map, in pixels."""
+    return options.map_size or max(1, image_size // 4)
 
 
 class KeptMaps:

@@ -47,6 +47,6 @@ def named_method(
     method = spec.build(explanandum, **resources)
     networks = [digest_of_network(network) for network in method.modules]
     key = digest(explanandum.fingerprint, spec.name, deciding_options(spec), networks, precision)
-    if method.version > 1:  # not for the first, so that what was kept before there were versions stays valid
-        key = digest(key, method.version)
+    if method.versions != [1]:  # not for the first, so that what was kept before there were versions stays valid
+        key = digest(key, method.versions)
     return NamedMethod(text, method, key, classifier, digest(key, options_of(spec.name) | spec.options))
