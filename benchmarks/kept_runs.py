@@ -6,8 +6,8 @@ import train
 from explainer.run_folder import RunFolder
 
 
-def trained(folder: RunFolder, options: Sequence[str]) -> RunFolder:
-    """The run of that folder, made or gone on with."""
+def trained(folder: RunFolder, options: Sequence[str], more: Sequence[str] = ()) -> RunFolder:
+    """The run of that folder, made or gone on with; `more` are options that may change meanwhile, e.g. --epochs."""
     if folder.config.is_file():
-        return train.main(["--resume", str(folder.path)])
-    return train.main([*options, "--output", str(folder.path.parent), "--name", folder.path.name])
+        return train.main(["--resume", str(folder.path), *more])
+    return train.main([*options, *more, "--output", str(folder.path.parent), "--name", folder.path.name])

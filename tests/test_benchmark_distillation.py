@@ -32,6 +32,8 @@ def test_there_is_a_run_without_teachers_one_for_each_one_for_all_and_their_imit
         *("--distill.teachers", "pami", "--distill.decay", "0.5", "--objective", "distill")
     ]
     assert list(program.variants(["pami"], [])) == ["no teacher", "pami", "imitation of pami"]
+    only = program.variants(["group_cam", "pami"], [], "all")
+    assert list(only) == ["no teacher", "group_cam", "pami", "group_cam + pami", "imitation of group_cam + pami"]
 
 
 def test_the_first_step_that_is_good_enough_counts(program, tmp_path):
@@ -49,3 +51,19 @@ def test_a_run_that_is_there_is_not_trained_again(program, tmp_path, monkeypatch
     first = program.trained(RunFolder(tmp_path / "one"), [*TINY, "--epochs", "1"])
     monkeypatch.setattr(train, "train_explainer", None)
     assert program.trained(RunFolder(tmp_path / "one"), [*TINY, "--epochs", "1"]).path == first.path
+
+
+def test_means_and_spreads_are_over_the_seeds_of_a_row(program):
+    rows = [{"seed": seed, "row": "pami", "iou": iou} for seed, iou in enumerate((40, 42, 44))]
+    table = program.summary([*rows, {"seed": 0, "row": "teacher pami", "iou": "38.5", "seconds": 0.25}])
+    assert table.splitlines()[0] == "|  | iou | seconds | seeds |"
+    assert table.splitlines()[2:] == ["| pami | 42 ± 2 |  | 3 |", "| teacher pami | 38.5 | 0.25 | 1 |"]
+
+
+def test_a_run_is_looked_at_in_between_and_that_only_once(program, tmp_path, monkeypatch):
+    row = program.ious_after(RunFolder(tmp_path / "run"), TINY, [1, 2], ["--limit", "3"])
+    assert list(row) == ["iou after 1 epochs", "iou after 2 epochs"]
+    assert all(0 <= float(iou) <= 100 for iou in row.values())
+    assert len(RunFolder(tmp_path / "run").metrics.read_text().splitlines()) == 1 + 2
+    monkeypatch.setattr(train, "main", None)
+    assert program.ious_after(RunFolder(tmp_path / "run"), TINY, [1, 2], ["--limit", "3"]) == row
