@@ -246,7 +246,7 @@ def prepare_lessons(options: TrainOptions, datamodule: ImageDataModule, explanan
         return
 
     def trainer() -> Trainer:  # with a strategy of its own: Lightning's can't be used twice
-        return make_asking_trainer(options.machine, callbacks=[progress()])
+        return make_asking_trainer(options.machine, callbacks=[progress("teacher maps")])
 
     precision = str(precision_of(options.machine))
     teachers = prepare_teachers(

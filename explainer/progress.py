@@ -9,13 +9,26 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 
 
-def progress() -> ProgressBar:
-    """What suits standard output."""
-    return MovingBar(leave=True) if sys.stdout.isatty() else ProgressLines()
+def progress(test: str = "evaluating") -> ProgressBar:
+    """What suits standard output; `test` says what a Trainer's `test` does."""
+    return MovingBar(test) if sys.stdout.isatty() else ProgressLines(test)
 
 
 class MovingBar(RichProgressBar):
-    """Steps, time left, loss and images/s."""
+    """Steps, time left, loss and images/s.
+
+    Args:
+        test: what a Trainer's `test` does.
+    """
+
+    def __init__(self, test: str = "evaluating") -> None:
+        super().__init__(leave=True)
+        self.test = test
+
+    @property
+    def test_description(self) -> str:
+        """Lightning's word would be Testing."""
+        return self.test
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Without the name of the logger's folder, which Lightning calls a version number."""
@@ -28,12 +41,14 @@ class ProgressLines(ProgressBar):
     """A line every half minute, and one at the end of an epoch that took a while.
 
     Args:
+        test: what a Trainer's `test` does.
         seconds: between two lines within an epoch.
         epoch_seconds: since the last line, from which on the end of an epoch gets its own.
     """
 
-    def __init__(self, seconds: float = 30, epoch_seconds: float = 5) -> None:
+    def __init__(self, test: str = "evaluating", seconds: float = 30, epoch_seconds: float = 5) -> None:
         super().__init__()
+        self.test = test
         self.seconds = seconds
         self.epoch_seconds = epoch_seconds
         self._last_line = time.monotonic()
@@ -80,7 +95,7 @@ class ProgressLines(ProgressBar):
         """Print a line if it is time."""
         if self._is_due(self.seconds):
             total = sum(trainer.num_test_batches)
-            self._print(trainer, "evaluating", *self._steps(batch_idx + 1, total, self._epoch_start))
+            self._print(trainer, self.test, *self._steps(batch_idx + 1, total, self._epoch_start))
 
     def _is_due(self, seconds: float) -> bool:
         return time.monotonic() - self._last_line >= seconds

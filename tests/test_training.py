@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -232,13 +233,14 @@ class TestConsole:
     """Nothing moves in a log file, and nothing is said that is not for users."""
 
     def test_a_log_file_gets_lines(self, tmp_path, monkeypatch, capsys):
-        monkeypatch.setattr(train, "progress", lambda: ProgressLines(seconds=0, epoch_seconds=0))
-        train.main(arguments(tmp_path, "--epochs", 1, "--finetune.epochs", 1))
+        monkeypatch.setattr(train, "progress", partial(ProgressLines, seconds=0, epoch_seconds=0))
+        train.main(arguments(tmp_path, "--epochs", 1, "--finetune.epochs", 1, "--distill.teachers", "grad_cam"))
         said = capsys.readouterr().out
         assert "\r" not in said
         line = r"epoch 1 of 1, step 2 of 4, \d+:\d\d left, loss [\d.]+, images/s [\d.]+"
         assert re.search(line, said)
         assert re.search(r"epoch 1 of 1, done, .*val_loss", said)
+        assert re.search(r"teacher maps, step 3 of 4, \d+:\d\d left", said)
 
     def test_by_default_lines_come_every_half_minute(self, monkeypatch):
         clock = [100.0]
