@@ -72,7 +72,8 @@ def main(arguments: list[str] | None = None) -> RunFolder:
     if options.distill.teachers:
         try_teachers(options.distill, classifier_card(options, datamodule))
         require_writable(teacher_folder(options), "--distill.cache")
-        require_space(teacher_folder(options), bytes_of_maps(options.distill, datamodule), "--distill.cache")
+        cached = sum(file.stat().st_size for file in teacher_folder(options).glob("*/*"))  # maybe of these maps
+        require_space(teacher_folder(options), bytes_of_maps(options.distill, datamodule) - cached, "--distill.cache")
     if not options.run.resume:  # a run that goes on has its files already
         require_space(place, needed_space(options, datamodule.num_classes))
         if options.finetune.run:
@@ -193,7 +194,7 @@ def obtain_explanandum(options: TrainOptions, datamodule: ImageDataModule, folde
     run, data = options.run, options.data
     if run.resume and folder.explanandum.is_file():  # the one that the Explainer was trained against so far
         return folder.load_explanandum()
-    versions = datamodule.image_versions("train") | datamodule.image_versions("val")
+    versions = datamodule.image_versions
     request = ClassifierRequest(
         classifier_card(options, datamodule),
         weights=run.explanandum_weights,
@@ -250,7 +251,8 @@ def prepare_lessons(options: TrainOptions, datamodule: ImageDataModule, explanan
 
     precision = str(precision_of(options.machine))
     teachers = prepare_teachers(
-        options.distill, teacher_folder(options), explanandum, datamodule, data_name(options), trainer, precision
+        *(options.distill, teacher_folder(options), explanandum, datamodule, data_name(options), trainer, precision),
+        again=options.run.stage == "teachers",
     )
     if options.run.stage == "all":
         attach(datamodule, teachers, options.distill)

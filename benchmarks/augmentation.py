@@ -9,12 +9,11 @@ after `--`, go to train.py. Started again with the same output folder, it goes o
 
 import argparse
 import json
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from kept_runs import trained  # lies beside this file, whose folder is the first that Python looks in
+from kept_runs import mean_and_spread, trained  # lies beside this file, whose folder is the first that Python looks in
 from methods import Row, write
 
 from explainer.augmentation import AugmentName
@@ -46,13 +45,9 @@ def summary(rows: list[Row]) -> list[str]:
     lines = []
     for augment in dict.fromkeys(row["augment"] for row in rows):
         values = {name: [float(str(row[name])) for row in rows if row["augment"] == augment] for name in names}
-        texts = [f"{name} {statistics.mean(each):.3f} ± {_spread(each):.3f}" for name, each in values.items()]
+        texts = [f"{name} {mean_and_spread(each)}" for name, each in values.items()]
         lines.append(f"{augment:10} " + ", ".join(texts))
     return lines
-
-
-def _spread(values: list[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else float("nan")
 
 
 def main(arguments: list[str] | None = None) -> None:

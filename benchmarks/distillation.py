@@ -13,11 +13,11 @@ learning rate be constant then, so that shorter trainings are beginnings of the 
 
 import argparse
 import csv
-import statistics
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from kept_runs import trained  # lies beside this file, whose folder is the first that Python looks in
+from kept_runs import mean_and_spread, trained  # lies beside this file, whose folder is the first that Python looks in
 from methods import Row, write
 
 import evaluate
@@ -51,13 +51,10 @@ def variants(teachers: Sequence[str], options: Sequence[str], imitations: str = 
     return {"no teacher": [], **chosen, **alone}
 
 
-def evaluated(run: RunFolder, methods: Sequence[str], limit: int | None, more: Sequence[str]) -> dict[str, Row]:
+def evaluated(run: RunFolder, methods: Sequence[str], more: Sequence[str]) -> dict[str, Row]:
     """Numbers of each method."""
     output = run.path / "evaluation"
-    limited = [] if limit is None else ["--limit", str(limit)]
-    evaluate.main(
-        ["--run", str(run.path), "--methods", *methods, "--tables", *TABLES, *limited, *more, "--output", str(output)]
-    )
+    evaluate.main(["--run", str(run.path), "--methods", *methods, "--tables", *TABLES, *more, "--output", str(output)])
     rows: dict[str, Row] = {method: {} for method in methods}
     for table, columns in NUMBERS.items():
         for line in read_table(output / f"{table}.csv"):
@@ -80,7 +77,7 @@ def ious_after(folder: RunFolder, options: Sequence[str], epochs: Sequence[int],
     for epoch in epochs:
         output = folder.path / f"evaluation_{epoch}"
         if not (output / "segmentation.csv").is_file():
-            trained(folder, options, ["--epochs", str(epoch)])
+            trained(folder, [*options, "--epochs", str(epoch)])
             given = ["--run", str(folder.path), "--methods", "explainer", "--tables", "segmentation"]
             evaluate.main([*given, *more, "--output", str(output)])
         row |= {f"iou after {epoch} epochs": line["iou"] for line in read_table(output / "segmentation.csv")[:1]}
@@ -93,16 +90,9 @@ def summary(rows: Sequence[Row]) -> str:
     lines = [f"| {' | '.join(['', *columns, 'seeds'])} |", f"|{' --- |' * (len(columns) + 2)}"]
     for name in dict.fromkeys(row["row"] for row in rows):
         chosen = [row for row in rows if row["row"] == name]
-        cells = [_mean_and_spread([float(str(row[column])) for row in chosen if column in row]) for column in columns]
+        cells = [mean_and_spread([float(str(row[name])) for row in chosen if row.get(name)]) for name in columns]
         lines.append(f"| {' | '.join([str(name), *cells, str(len(chosen))])} |")
     return "\n".join(lines) + "\n"
-
-
-def _mean_and_spread(values: list[float]) -> str:
-    if not values:
-        return ""
-    spread = f" ± {statistics.stdev(values):.3g}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4g}{spread}"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -121,19 +111,22 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     distill = [word for item in options.distill for word in f"--distill.{item}".split("=", 1)]
     more = [word for item in options.evaluate for word in f"--{item}".split("=", 1)]
+    more += [] if options.limit is None else ["--limit", str(options.limit)]
     numbers: list[Row] = []
     steps: list[Row] = []
     for seed in options.seeds:
         for name, words in variants(options.teachers, distill, options.imitations).items():
             folder = RunFolder(options.output / f"{name}_{seed}".replace(" ", "_").replace(":", "-").replace("=", "-"))
-            recipe = [*options.options, "--seed", str(seed), *words]
+            # Of variants that stop at different times it could not be said what the teachers do.
+            recipe = [*options.options, "--patience", "1000000", "--seed", str(seed), *words]
             after = ious_after(folder, recipe, options.after, more)
             run = trained(folder, recipe)
             # The teachers' own rows are the same whatever was learned from them: once a seed is enough.
             others = options.teachers if name == "no teacher" else []
-            for method, row in evaluated(run, ["explainer", *others], options.limit, more).items():
+            for method, row in evaluated(run, ["explainer", *others], more).items():
                 numbers.append({"seed": seed, "row": name if method == "explainer" else f"teacher {method}"} | row)
-            steps.append({"seed": seed, "row": name} | steps_to(run, options.ious) | after)
+            taken = json.loads(run.summary.read_text())["steps"]
+            steps.append({"seed": seed, "row": name, "steps": taken} | steps_to(run, options.ious) | after)
             write(numbers, options.output / "distillation.csv")
             write_whole(options.output / "distillation.md", summary(numbers))
             write(steps, options.output / "convergence.csv")

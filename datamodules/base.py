@@ -158,9 +158,9 @@ class ImageDataModule(LightningDataModule):
         """Changes with the labels where the user may edit them; empty for a published data set."""
         return ""
 
-    def image_versions(self, split: Split) -> dict[str, str]:
-        """Of each image of a split, what changes with the photograph; empty for a published data set, where none do."""
-        self.dataset(split)  # its errors
+    @property
+    def image_versions(self) -> dict[str, str]:
+        """Of each training and validation image, what changes with the photograph; empty for a published data set."""
         return {}
 
     def with_batch_size(self, batch_size: int) -> Self:

@@ -7,7 +7,6 @@ for class i, 255 void.
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +18,6 @@ from datamodules.batch import VOID
 from datamodules.images import BadImageError, load_image, load_mask
 from datamodules.labels_table import Row, check_labels, read_classes, read_table
 from datamodules.sample import Sample, Split
-
-ENDS = 16 * 2**10
-"""Bytes at the beginning and the end of a file that are looked at to tell it from another."""
 
 
 class FolderDataModule(ImageDataModule):
@@ -62,13 +58,11 @@ class FolderDataModule(ImageDataModule):
         """Hash of the table: image paths alone don't tell whether a label was corrected."""
         return hashlib.sha256(repr((self.rows, self.classes)).encode()).hexdigest()[:16]
 
-    def image_versions(self, split: Split) -> dict[str, str]:
-        """Hashes of size, beginning and end of each file: another photograph may have taken a name over.
-
-        Photographs are compressed, so that one that differs anywhere ends otherwise; and a copy of the folder, whose
-        files have other dates, is the same folder.
-        """
-        return {name: _ends(self.options.data_root / name) for name in self.dataset(split).image_ids}
+    @cached_property
+    def image_versions(self) -> dict[str, str]:
+        """Hashes of the files: another photograph may have taken a name over; a copy of the folder is the same one."""
+        names = [name for split in ("train", "val") for name in self.dataset(split).image_ids]
+        return {name: _content(self.options.data_root / name) for name in names}
 
     def source(self, split: Split) -> "FolderSource":
         """The rows of a split.
@@ -92,15 +86,11 @@ class FolderDataModule(ImageDataModule):
             )
 
 
-def _ends(file: Path) -> str:
-    """Hash of a file's size, beginning and end; empty if it is not there."""
+def _content(file: Path) -> str:
+    """Hash of a file; empty if it can't be read."""
     try:
         with file.open("rb") as opened:
-            size = opened.seek(0, os.SEEK_END)
-            opened.seek(max(0, size - ENDS))
-            last = opened.read()
-            opened.seek(0)
-            return hashlib.sha256(b"%d " % size + opened.read(ENDS) + last).hexdigest()[:16]
+            return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
     except OSError:
         return ""
 

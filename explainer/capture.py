@@ -51,6 +51,24 @@ class LayerActivation:
         return self._value.clone()
 
 
+def named_layer(model: nn.Module, name: str) -> nn.Module:
+    """The layer of that name.
+
+    Raises:
+        CannotExplain: if there is none.
+    """
+    layers = dict(model.named_modules())
+    if name not in layers:
+        known = [other for other in layers if other]
+        close = get_close_matches(str(name), known, 3)
+        raise CannotExplain(
+            f"Unknown target layer '{name}'; "
+            + (f"did you mean {' or '.join(close)}? " if close else "")
+            + f"Choose one of: {', '.join(known)}."
+        )
+    return layers[name]
+
+
 @contextmanager
 def captured_activation(model: nn.Module, layer: str) -> Iterator[LayerActivation]:
     """Capture the output of a layer during the forward pass inside the `with` block.
@@ -63,17 +81,8 @@ def captured_activation(model: nn.Module, layer: str) -> Iterator[LayerActivatio
     Raises:
         CannotExplain: if there is no layer of that name, or its output is no tensor.
     """
-    layers = dict(model.named_modules())
-    if layer not in layers:
-        known = [name for name in layers if name]
-        close = get_close_matches(layer, known, 3)
-        raise CannotExplain(
-            f"Unknown target layer '{layer}'; "
-            + (f"did you mean {' or '.join(close)}? " if close else "")
-            + f"Choose one of: {', '.join(known)}."
-        )
     captured = LayerActivation(layer)
-    handle = layers[layer].register_forward_hook(captured.keep)
+    handle = named_layer(model, layer).register_forward_hook(captured.keep)
     try:
         yield captured
     finally:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from explainer.capture import last_spatial_layer
+from explainer.capture import last_spatial_layer, named_layer
 from explainer.classifiers import build_classifier, trained_classifier
 from explainer.weights import load_matching, read_metadata, read_state_dict, save_weights, some
 
@@ -98,6 +98,17 @@ class Explanandum(nn.Module):
             with self._precision(next(self.model.parameters()).device.type):
                 self._target_layer = last_spatial_layer(self.model, self.card.image_size)
         return self._target_layer
+
+    def layer_or_own(self, name: str | None) -> str:
+        """Name of the layer that a CAM method reads: the one that it was told, or `target_layer`.
+
+        Raises:
+            CannotExplain: if there is no layer of that name.
+        """
+        if name is None:
+            return self.target_layer
+        named_layer(self.model, name)
+        return name
 
     @property
     def fingerprint(self) -> str:

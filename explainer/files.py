@@ -31,7 +31,7 @@ def whole(file: Path) -> Iterator[Path]:
 def tidy(folder: Path) -> None:
     """Remove what processes that were killed have left of files, at least a day ago."""
     for file in folder.glob(f".*{PART}"):
-        with suppress(FileNotFoundError):  # another process tidies too
+        with suppress(OSError):  # another process tidies too; or it is another user's
             if time.time() - file.stat().st_mtime > ABANDONED:
                 file.unlink()
 

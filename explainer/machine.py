@@ -34,7 +34,7 @@ QUIET_WARNINGS = (
 )
 """Beginnings (regular expressions) of warnings that are not for users."""
 
-PATIENCE = timedelta(days=7)
+PATIENCE = timedelta(days=1)
 """How long a process that is done waits for the others, whose images may take longer."""
 
 LONG_NAMES = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}

@@ -55,9 +55,11 @@ def test_a_run_that_is_there_is_not_trained_again(program, tmp_path, monkeypatch
 
 def test_means_and_spreads_are_over_the_seeds_of_a_row(program):
     rows = [{"seed": seed, "row": "pami", "iou": iou} for seed, iou in enumerate((40, 42, 44))]
-    table = program.summary([*rows, {"seed": 0, "row": "teacher pami", "iou": "38.5", "seconds": 0.25}])
-    assert table.splitlines()[0] == "|  | iou | seconds | seeds |"
-    assert table.splitlines()[2:] == ["| pami | 42 ± 2 |  | 3 |", "| teacher pami | 38.5 | 0.25 | 1 |"]
+    table = program.summary(
+        [*rows, {"seed": 0, "row": "teacher pami", "iou": "38.5", "seconds": 0.25, "forward": None}]
+    )
+    assert table.splitlines()[0] == "|  | iou | seconds | forward | seeds |"
+    assert table.splitlines()[2:] == ["| pami | 42 ± 2 |  |  | 3 |", "| teacher pami | 38.5 | 0.25 |  | 1 |"]
 
 
 def test_a_run_is_looked_at_in_between_and_that_only_once(program, tmp_path, monkeypatch):
@@ -65,5 +67,9 @@ def test_a_run_is_looked_at_in_between_and_that_only_once(program, tmp_path, mon
     assert list(row) == ["iou after 1 epochs", "iou after 2 epochs"]
     assert all(0 <= float(iou) <= 100 for iou in row.values())
     assert len(RunFolder(tmp_path / "run").metrics.read_text().splitlines()) == 1 + 2
+    longer = program.trained(RunFolder(tmp_path / "run"), [*TINY, "--epochs", "3"])
+    assert len(longer.metrics.read_text().splitlines()) == 1 + 3, "the recipe's own end"
+    with pytest.raises(ValueError, match="keeps its"):
+        program.trained(RunFolder(tmp_path / "run"), [*TINY, "--lr", "0.5"])
     monkeypatch.setattr(train, "main", None)
     assert program.ious_after(RunFolder(tmp_path / "run"), TINY, [1, 2], ["--limit", "3"]) == row

@@ -261,16 +261,18 @@ def test_a_corrected_label_changes_the_label_version(tmp_path: Path) -> None:
 
 def test_a_photograph_that_takes_a_name_over_has_another_version_and_a_copy_has_not(tmp_path: Path) -> None:
     save_image(tmp_path / "a.jpg")
-    save_image(tmp_path / "b.jpg")
-    (tmp_path / "labels.csv").write_text("image,split,labels\na.jpg,train,cat\nb.jpg,train,dog\n")
+    save_image(tmp_path / "b.bmp")
+    (tmp_path / "labels.csv").write_text("image,split,labels\na.jpg,train,cat\nb.bmp,val,dog\n")
 
     def versions() -> dict[str, str]:
-        return FolderDataModule(DataOptions(data_root=tmp_path)).image_versions("train")
+        return FolderDataModule(DataOptions(data_root=tmp_path)).image_versions
 
     before = versions()
-    assert before.keys() == {"a.jpg", "b.jpg"}
+    assert before.keys() == {"a.jpg", "b.bmp"}
     os.utime(tmp_path / "a.jpg", (1, 1))
     assert versions() == before
-    save_image(tmp_path / "b.jpg", size=(40, 60))
+    changed = bytearray((tmp_path / "b.bmp").read_bytes())
+    changed[len(changed) // 2] ^= 1
+    (tmp_path / "b.bmp").write_bytes(changed)
     assert versions()["a.jpg"] == before["a.jpg"]
-    assert versions()["b.jpg"] != before["b.jpg"]
+    assert versions()["b.bmp"] != before["b.bmp"]

@@ -83,7 +83,7 @@ def test_the_trainer_runs_in_it(processor, flags, native):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "auto"])
-def test_several_processes_wait_a_week_where_they_are_told_to(strategy):
+def test_several_processes_wait_a_day_where_they_are_told_to(strategy):
     several = MachineOptions(accelerator="cpu", devices=2, strategy=strategy)
     patient, other = (make_trainer(several, patient=told).strategy for told in (True, False))
     assert isinstance(patient, DDPStrategy) and isinstance(other, DDPStrategy)

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from small_data import batches, options
 
 from datamodules import ImageDataModule
 from datamodules.base import Sample
 from datamodules.batch import TeacherMaps
+from datamodules.images import load_image
 from datamodules.transforms import IMAGENET_MEAN, IMAGENET_STD, SampleTransform
 from explainer.distillation.teachers import PREPROCESSING
 
@@ -143,10 +144,16 @@ NORMALISED = {
 """What becomes of the picture below, in hundredths, by the version of the preprocessing."""
 
 
-def test_the_version_of_the_preprocessing_is_raised_with_every_change_of_it():
+def test_the_version_of_the_preprocessing_is_raised_with_every_change_of_it(tmp_path):
     down, across = np.mgrid[:9, :13]
     picture = np.stack([20 * across, 25 * down, 255 * ((across // 2 + down // 2) % 2)], axis=2).astype(np.uint8)
     transform = SampleTransform(4, IMAGENET_MEAN, IMAGENET_STD)
-    image = transform(Sample(Image.fromarray(picture), (), "picture")).image
+    plain = Image.fromarray(picture)
+    turned = Image.Exif()
+    turned[ImageOps.ExifTags.Base.Orientation] = 6  # to be turned by a quarter to the right
+    plain.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=turned)
+    plain.convert("RGBA").save(tmp_path / "alpha.png")
     expected = torch.tensor(NORMALISED[PREPROCESSING]) / 100
-    torch.testing.assert_close(image, expected, atol=0.03, rtol=0)  # a grey level is .02
+    for file in ("turned.png", "alpha.png"):
+        image = transform(Sample(load_image(tmp_path / file), (), file)).image
+        torch.testing.assert_close(image, expected, atol=0.03, rtol=0)  # a grey level is .02

@@ -36,7 +36,7 @@ class CAM(AttributionMethod):
 
     def __init__(self, explanandum: Explanandum, target_layer: str | None = None) -> None:
         super().__init__(explanandum)
-        self.target_layer = target_layer or explanandum.target_layer
+        self.target_layer = explanandum.layer_or_own(target_layer)
 
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         """Maps [B,H,W] >= 0, resized bilinearly from the layer's h×w cells.

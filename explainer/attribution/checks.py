@@ -28,6 +28,16 @@ def number(option: str, value: Any, least: float = 0, most: float = inf, *, or_l
         raise ValueError(f"{option} is {value!r}; give a number {low}{high}.")
 
 
+def flag(option: str, value: Any) -> None:
+    """The option must be true or false.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{option} is {value!r}; give true or false.")
+
+
 def one_of(option: str, value: Any, choices: Sequence[str]) -> None:
     """The option must be one of several words.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from explainer.attribution.base import AttributionMethod, no_maps
-from explainer.attribution.checks import number, one_of, whole
+from explainer.attribution.checks import flag, number, one_of, whole
 from explainer.attribution.pami_parts import Parts, Segments, Shape, Windows, average_over_parts, contributions
 from explainer.attribution.perturb import (
     ChunkSize,
@@ -179,6 +179,8 @@ class PAMI(_PAMI):
         workers: int = 0,
     ) -> None:
         super().__init__(explanandum, masking, chunk_size)
+        flag("second_run", second_run)
+        flag("shifts", shifts)
         self.second_run = second_run
         self.shifts = SHIFTS if shifts else SHIFTS[:1]
         self.segmenter = Segmenter(workers)

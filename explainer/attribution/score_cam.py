@@ -48,7 +48,7 @@ class ScoreCAM(AttributionMethod):
     ) -> None:
         super().__init__(explanandum)
         one_of("weighting", weighting, get_args(Weighting))
-        self.target_layer = target_layer or explanandum.target_layer
+        self.target_layer = explanandum.layer_or_own(target_layer)
         self.weighting = weighting
         self.chunk_size = checked_chunk_size(chunk_size)
 

@@ -111,7 +111,7 @@ class TeacherStore:
                     entry[target] = kept
         return entry
 
-    def missing(self, wanted: Mapping[str, Collection[int]]) -> dict[str, list[int]]:
+    def missing(self, wanted: Mapping[str, Collection[int]], *, failed: bool = False) -> dict[str, list[int]]:
         """Which classes of which images have neither a whole map nor a failure; images without such classes left out.
 
         It reads all shards in which one of the images is, and verifies every map. Call `refresh` before, if others
@@ -119,12 +119,15 @@ class TeacherStore:
 
         Args:
             wanted: classes of each image.
+            failed: count those with a failure too.
         """
         holders = dict.fromkeys(shard for image_id in wanted for shard in self._holders.get(self._name(image_id), ()))
         there: dict[str, set[int]] = {}
         for shard in holders:
             for name, entry in shard.read_all().items():
-                there.setdefault(name, set()).update(entry)
+                there.setdefault(name, set()).update(
+                    target for target, kept in entry.items() if not (failed and kept.failed)
+                )
         lacking = {
             image_id: [target for target in dict.fromkeys(classes) if target not in there.get(self._name(image_id), ())]
             for image_id, classes in wanted.items()

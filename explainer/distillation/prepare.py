@@ -24,15 +24,16 @@ CLASSES_AN_IMAGE = 3
 """For an estimate of space: as many as in COCO."""
 
 
-class IncompleteError(RuntimeError):
+class IncompleteError(ValueError):
     """Maps are missing that should have been computed."""
 
 
 def bytes_of_maps(options: DistillOptions, datamodule: Any) -> int:
-    """About how much the maps will take on the disk at most; what is there already is not looked at."""
+    """About how much the maps take on the disk."""
     images = sum(len(datamodule.dataset(split)) for split in SPLITS) / options.part()[1]
+    classes = 1 if datamodule.single_label else CLASSES_AN_IMAGE
     a_map = map_size(options, datamodule.options.image_size) ** 2 + BYTES_BESIDES
-    return round(images * CLASSES_AN_IMAGE * a_map * len(options.teachers))
+    return round(images * classes * a_map * len(options.teachers))
 
 
 def prepare_teachers(
@@ -43,6 +44,8 @@ def prepare_teachers(
     data: Any,
     make_trainer: Callable[[], Trainer],
     precision: str,
+    *,
+    again: bool = False,
 ) -> list[Teacher]:
     """Compute what is not kept yet of the teachers' maps of the training and validation images.
 
@@ -54,48 +57,46 @@ def prepare_teachers(
         data: what tells its images from those of other data sets, JSON-serialisable.
         make_trainer: a Trainer with `inference_mode=False`.
         precision: of the computation, as Lightning names it.
+        again: ask once more where a teacher failed earlier.
 
     Raises:
         IncompleteError: if maps are missing afterwards.
     """
     cache = TeacherCache(folder)
-    versions = {name: version for split in SPLITS for name, version in datamodule.image_versions(split).items()}
+    versions = datamodule.image_versions
     workers = datamodule.options.workers
     teachers = make_teachers(options, cache, explanandum, precision, data, versions, workers=workers)
     for teacher in teachers:
         tidy(teacher.store.folder)
+    images = datamodule.with_batch_size(options.batch_size)
     for split in SPLITS:
-        _compute(options, explanandum, teachers, datamodule.with_batch_size(options.batch_size), split, make_trainer)
+        dataset = images.dataset(split)
+        wanted = dict(zip(dataset.image_ids, (sorted(set(labels)) for labels in dataset.labels()), strict=True))
+        _compute(TeacherStage(explanandum, teachers, wanted, images, split, options.part(), again), make_trainer())
     return teachers
 
 
-def _compute(
-    options: DistillOptions,
-    explanandum: Explanandum,
-    teachers: Sequence[Teacher],
-    datamodule: Any,
-    split: str,
-    make_trainer: Callable[[], Trainer],
-) -> None:
-    dataset = datamodule.dataset(split)
-    wanted = dict(zip(dataset.image_ids, (sorted(set(labels)) for labels in dataset.labels()), strict=True))
-    stage = TeacherStage(explanandum, teachers, wanted, datamodule, split, options.part())
-    trainer = make_trainer()
+def _compute(stage: TeacherStage, trainer: Trainer) -> None:
     trainer.test(stage, verbose=False)
     trainer.strategy.barrier("teacher maps")  # only now have all processes written theirs
     for failure in stage.failures[:SHOWN]:
         print(failure, flush=True)
-    ours = share(wanted, options.part())
-    left_out = set(datamodule.unreadable())
+    ours = share(stage.wanted, stage.shard)
+    left_out = set(stage.datamodule.unreadable())
     readable = {name: classes for name, classes in ours.items() if name not in left_out}
-    for teacher in teachers:
+    for teacher in stage.teachers:
         lacking = _lacking(teacher, readable)
-        if lacking:
+        # Together, or those that see all maps would wait for those that don't.
+        if not trainer.strategy.reduce_boolean_decision(not lacking, all=True):
             raise IncompleteError(
-                f"{teacher.name} has no map of {len(lacking)} of {len(ours)} {split} images, e.g. {min(lacking)}. "
-                "Every process must see the same cache folder (--distill.cache); then run again."
+                f"{teacher.name} has no map of {len(lacking)} of {len(ours)} {stage.split} images{_first(lacking)}, as "
+                "this process sees the cache. All must see the same folder (--distill.cache); then run again."
             )
-        _tell(teacher, split, readable)
+        _tell(teacher, stage.split, readable)
+
+
+def _first(names: set[str]) -> str:
+    return f", e.g. {min(names)}" if names else ""
 
 
 def _lacking(teacher: Teacher, wanted: Classes) -> set[str]:
@@ -142,8 +143,10 @@ def describe(folder: Path) -> str:
         lines += [
             f"{info.key}  {about['teacher']}:{options}",
             f"    of {about['explanandum']} {about['fingerprint']}, {about['data']}, "
-            f"{about['preprocessing']['size']} px",
-            f"    {info.maps} maps of {info.images} images in {info.shards} files, {info.bytes / 2**20:.1f} MiB"
+            f"{about['preprocessing']['size']} px, preprocessing {about['preprocessing']['version']}, "
+            f"{about['precision']}, versions {about['versions']}",
+            f"    {info.maps} maps of {about['map_size']}×{about['map_size']} pixels of {info.images} images "
+            f"in {info.shards} files, {info.bytes / 2**20:.1f} MiB"
             + (f", {info.failed} failed" if info.failed else "")
             + (f", {info.damaged} files damaged" if info.damaged else ""),
         ]

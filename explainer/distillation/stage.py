@@ -5,6 +5,7 @@ B images, C classes, N maps, H×W pixels of an image, h×w of a kept map.
 
 import math
 import random
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,10 +26,13 @@ from explainer.masking import apply_mask
 from explainer.metrics import to_unit_range
 
 IMAGES_A_SHARD = 64
-SECONDS_A_SHARD = 60.0
+SECONDS_A_SHARD = 300.0
 """What is computed is written down after so many images, or so long: a kill loses no more than that."""
 
-PASSING = ("OutOfMemoryError", "AcceleratorError", "RuntimeError: CUDA error", "OSError")
+PASSING = re.compile(
+    r"(OutOfMemory|Accelerator|Memory|OS|IO|Permission|Timeout|FileNotFound|BlockingIO|BrokenPipe|Connection)Error\b"
+    r"|BrokenProcessPool|RuntimeError: (CUDA|cuDNN|CUBLAS|.*alloc_cpu|.*not enough memory)"
+)
 """Beginnings of reasons that are none of the image's, and must not be kept as if they were."""
 FLAT = "the map is flat"
 """It says nothing of the class; to pull the mask of a present class to zero would say something."""
@@ -62,6 +66,7 @@ class TeacherStage(LightningModule):
         datamodule: has `part(split, image_ids)`.
         split: of the images.
         shard: index and number of the jobs that share the images; this job's is (0, 1) if it has all.
+        again: ask once more where a teacher failed earlier.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class TeacherStage(LightningModule):
         datamodule: Any,
         split: str,
         shard: tuple[int, int] = (0, 1),
+        again: bool = False,
     ) -> None:
         super().__init__()
         self.explanandum: Explanandum = explanandum
@@ -80,6 +86,7 @@ class TeacherStage(LightningModule):
         self.datamodule = datamodule
         self.split = split
         self.shard = shard
+        self.again = again
         self.networks = nn.ModuleList(part for teacher in teachers for part in teacher.method.modules)
         self.failures: list[str] = []
         self._lacking: dict[str, dict[str, list[int]]] = {}
@@ -90,7 +97,7 @@ class TeacherStage(LightningModule):
     def test_dataloader(self) -> DataLoader[Batch]:
         """The images of this process that lack a map; maybe none, while others have some left."""
         mine = share(self.wanted, self.shard, (self.global_rank, self.trainer.world_size))
-        self._lacking = {teacher.name: teacher.store.missing(mine) for teacher in self.teachers}
+        self._lacking = {teacher.name: teacher.store.missing(mine, failed=self.again) for teacher in self.teachers}
         names = {name for lacking in self._lacking.values() for name in lacking}
         loader: DataLoader[Batch] = self.datamodule.part(self.split, names) if names else DataLoader(NoImages())
         return loader
@@ -152,7 +159,7 @@ def taught(teacher: Teacher, images: Images, wanted: Tensor) -> dict[str, Entry]
     """
     found, failures = computed(teacher.method, images, wanted)
     for reason in failures.values():
-        if reason.startswith(PASSING):
+        if PASSING.match(reason):
             raise RuntimeError(f"{teacher.name} met an error that is not the image's: {reason}")
     size = teacher.store.map_size
     entries: dict[str, Entry] = {}

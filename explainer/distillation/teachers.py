@@ -24,7 +24,7 @@ LEAST_SCORE = 1e-6
 """A map in which the explanandum recognises nothing still counts where no other teacher has a better one."""
 
 
-WAITS = (0.5, 2.0, 8.0)
+WAITS = (0.5, 2.0, 8.0, 30.0, 60.0)
 """Seconds between looks for what should be there: a shared disk may take its time."""
 
 
@@ -37,7 +37,7 @@ def looks(store: TeacherStore) -> Iterator[None]:
         yield
 
 
-class MissingMapError(RuntimeError):
+class MissingMapError(ValueError):
     """A teacher map is not there that should be."""
 
 
@@ -175,6 +175,6 @@ class KeptMaps:
             if entry.keys() >= set(labels):
                 return entry
         raise MissingMapError(
-            f"A map of {image_id} has vanished from {store.folder}, or is damaged. Compute it again with "
-            "--stage teachers, then go on with --resume."
+            f"A map of {image_id} has vanished from {store.folder}, or is damaged. Go on with --resume, which computes "
+            "what is missing."
         )
