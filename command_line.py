@@ -110,11 +110,11 @@ class TrainOptions:
         for wish, wished in wishes.items():
             if wished and not self.distill.teachers:
                 raise ValueError(f"{wish} needs a teacher; name a method with --distill.teachers.")
-        if self.run.objective == "explain" and 0 < self.run.patience <= self.distill.warmup_epochs:
+        taught, patience = bool(self.distill.teachers) and self.run.objective == "explain", self.run.patience
+        if taught and 0 < patience <= self.distill.warmup_epochs:
             raise ValueError(
-                f"--distill.warmup_epochs {self.distill.warmup_epochs:g} needs a larger --patience than "
-                f"{self.run.patience}: "
-                "the paper's losses, which decide when training stops, may rise while teachers count most."
+                f"--distill.warmup_epochs {self.distill.warmup_epochs:g} needs a larger --patience than {patience}: "
+                "the paper's losses, which decide when training stops, may rise while the teachers count most."
             )
         if self.distill.part() != (0, 1) and self.run.stage != "teachers":
             raise ValueError(f"--distill.shard {self.distill.shard} is for --stage teachers; training needs all maps.")

@@ -23,7 +23,7 @@ TINY = (
     *("--finetune.schedule", "constant", "--finetune.warmup_steps", "0", "--finetune.patience", "5"),
 )
 
-TEACHERS = ("--distill.teachers", "grad_cam", "group_cam:groups=4")
+TEACHERS = ("--distill.teachers", "grad_cam", "group_cam:groups=4", "--distill.decay", "1")
 
 
 def arguments(output, *more):

@@ -335,6 +335,7 @@ def test_a_run_of_one_shard_goes_on_with_all_maps(tmp_path, taught_run):
 
 def test_a_fading_weight_survives_a_stop(tmp_path, taught_run):
     fading = ("--distill.cache", taught_run.parent / "teachers", "--distill.decay", "0.3", "--distill.combine", "score")
+    fading += ("--distill.warmup_epochs", "0")
     whole = train.main(arguments(tmp_path / "whole", *TEACHERS, *fading)).path
     part = train.main(arguments(tmp_path / "part", *TEACHERS, *fading, "--epochs", "1")).path
     train.main(["--resume", str(part), "--epochs", str(EPOCHS)])

@@ -138,7 +138,8 @@ def test_maps_that_do_not_belong_to_the_labels_are_an_error(labels):
 @pytest.mark.parametrize(
     ("options", "epochs", "weight"),
     [
-        ({}, 7.5, 1.0),
+        ({}, 2.0, 0.3),
+        ({"decay": 1}, 7.5, 1.0),
         ({"weight": 2.0, "warmup_epochs": 2, "decay": 0.5}, 1.9, 2.0),
         ({"weight": 2.0, "warmup_epochs": 2, "decay": 0.5}, 2.0, 2.0),
         ({"weight": 2.0, "warmup_epochs": 2, "decay": 0.5}, 3.0, 1.0),

@@ -30,8 +30,8 @@ class DistillOptions:
     weight: float = 1.0
     loss: LossName = "bce"
     combine: Combination = "equal"
-    warmup_epochs: float = 0.0
-    decay: float = 1.0
+    warmup_epochs: float = 1.0
+    decay: float = 0.3
     map_size: int | None = None
     batch_size: int = 8
     cache: Path | None = None
