@@ -26,13 +26,12 @@ from explainer.report.tables import read_table
 from explainer.run_folder import RunFolder
 
 NUMBERS = {
-    "segmentation": ("acc", "iou", "sal", "mae"),
-    "insertion_deletion": ("insertion", "deletion", "over_all"),
-    "masking_specificity": ("specificity",),
-    "timing": ("seconds", "forward"),
+    "segmentation": ("segmentation", ("acc", "iou", "sal", "mae")),
+    "insertion_deletion": ("insertion_deletion", ("insertion", "deletion", "over_all")),
+    "masking": ("masking_specificity", ("specificity",)),
+    "timing": ("timing", ("seconds", "forward")),
 }
-"""Files of an evaluation, and the columns taken from them."""
-TABLES = ("segmentation", "insertion_deletion", "masking", "timing")
+"""Tables of an evaluation, the file of each, and the columns taken from it."""
 
 
 def variants(teachers: Sequence[str], options: Sequence[str], imitations: str = "each") -> dict[str, list[str]]:
@@ -51,13 +50,13 @@ def variants(teachers: Sequence[str], options: Sequence[str], imitations: str = 
     return {"no teacher": [], **chosen, **alone}
 
 
-def evaluated(run: RunFolder, methods: Sequence[str], more: Sequence[str]) -> dict[str, Row]:
+def evaluated(run: RunFolder, methods: Sequence[str], tables: Sequence[str], more: Sequence[str]) -> dict[str, Row]:
     """Numbers of each method."""
     output = run.path / "evaluation"
-    evaluate.main(["--run", str(run.path), "--methods", *methods, "--tables", *TABLES, *more, "--output", str(output)])
+    evaluate.main(["--run", str(run.path), "--methods", *methods, "--tables", *tables, *more, "--output", str(output)])
     rows: dict[str, Row] = {method: {} for method in methods}
-    for table, columns in NUMBERS.items():
-        for line in read_table(output / f"{table}.csv"):
+    for file, columns in map(NUMBERS.__getitem__, tables):
+        for line in read_table(output / f"{file}.csv"):
             if line["method"] in rows:
                 rows[line["method"]] |= {column: line[column] for column in columns}
     return rows
@@ -102,6 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--teachers", nargs="+", default=["group_cam", "pami:second_run=false"])
     parser.add_argument("--distill", nargs="*", default=[], help="Options of distillation, e.g. decay=0.5 loss=l1.")
     parser.add_argument("--limit", type=int, help="Test images; all if not given.")
+    parser.add_argument("--tables", nargs="+", choices=NUMBERS, default=list(NUMBERS), help="Of the evaluation.")
     parser.add_argument("--evaluate", nargs="*", default=[], help="Options of evaluate.py, e.g. batch_size=20.")
     parser.add_argument("--ious", type=float, nargs="+", default=[30.0, 40.0, 50.0, 55.0, 60.0])
     parser.add_argument("--after", type=int, nargs="*", default=[], help="Epochs after which test images are seen.")
@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
             run = trained(folder, recipe)
             # The teachers' own rows are the same whatever was learned from them: once a seed is enough.
             others = options.teachers if name == "no teacher" else []
-            for method, row in evaluated(run, ["explainer", *others], more).items():
+            for method, row in evaluated(run, ["explainer", *others], options.tables, more).items():
                 numbers.append({"seed": seed, "row": name if method == "explainer" else f"teacher {method}"} | row)
             taken = json.loads(run.summary.read_text())["steps"]
             steps.append({"seed": seed, "row": name, "steps": taken} | steps_to(run, options.ious) | after)
