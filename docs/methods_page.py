@@ -48,6 +48,7 @@ LENGTHS: dict[str, tuple[str, ...]] = {
     "pami_window": ("radius", "step"),
     "group_cam": ("kernel_size", "sigma"),
     "group_cam_head": ("kernel_size", "sigma"),
+    "occlusion": ("window", "step"),
 }
 """Options that are lengths in pixels; on smaller images they shrink in proportion."""
 

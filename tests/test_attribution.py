@@ -22,6 +22,9 @@ from explainer.network import Explainer
 QUICK = {
     "pami_window": {"radius": 4, "step": 3},
     "rise": {"masks": 200},
+    "occlusion": {"window": 8, "step": 4},
+    "smooth_grad": {"samples": 8},
+    "integrated_gradients": {"steps": 8},
     "i_gos": {"iterations": 3, "steps": 3, "l1": 0.1, "tv": 0.2},
     "igos_pp": {"iterations": 2, "steps": 3, "l1": 0.1, "tv": 0.2},
     "mask": {"iterations": 6},
@@ -288,6 +291,8 @@ def test_the_maximum_lies_in_the_only_square_that_the_class_reads(name):
     if name == "extremal":  # its area's weight is made for logits of some size
         model.scale.data.mul_(30)
         options = {"areas": "0.05 0.2", "iterations": 60, "learning_rate": 0.1}
+    if name == "guided_backprop":
+        model.windows = nn.Sequential(model.windows, nn.ReLU())  # there must be one to guide
     maps = Case(name, model, options, target_layer="windows")(image, [0, 1, 2])
     for single, corner in zip(maps, model.corners, strict=True):
         row, column = divmod(int(single.argmax()), 32)
@@ -392,6 +397,9 @@ WRONG = [
     *("pami_window:radius=-1", "pami_window:radius=4 8", "pami_window:step=0", "pami_window:step=2.5"),
     *("pami_window:shape=oval", "pami_window:aspect=0", "pami:masking=grey", "pami:workers=-1"),
     *("score_cam:weighting=max", "score_cam:chunk_size=2.5", "i_gos:score=softmax", "i_gos:steps=0"),
+    *("occlusion:window=0", "occlusion:step=0", "occlusion:step=5,window=4", "occlusion:chunk_size=0"),
+    *("smooth_grad:samples=0", "smooth_grad:noise=0", "smooth_grad:chunk_size=some", "full_grad:rescale=image"),
+    *("integrated_gradients:steps=1.5", "integrated_gradients:baseline=white", "integrated_gradients:chunk_size=-1"),
     *("mask:learning_rate=fast", "extremal:sigma=0", "igos_pp:edge_sigma=0", "sigcam:iterations=-1"),
 ]
 

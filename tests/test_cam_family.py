@@ -13,7 +13,8 @@ from torch import nn
 from toy_models import GapNet, SmallNet, WindowNet, freeze
 
 from explainer.attribution import METHODS, CannotExplain, GradCAM
-from explainer.attribution.cam import CAM, turn_of_each
+from explainer.attribution.backward import turn_of_each
+from explainer.attribution.cam import CAM
 from explainer.attribution.grad_cam import GradCAMpp, WGradCAM
 
 CAMS = [name for name, method in METHODS.items() if issubclass(method, CAM)]

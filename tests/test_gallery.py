@@ -177,6 +177,7 @@ def test_lengths_shrink_with_the_image_and_never_grow():
     specs = {spec.name: spec.options for spec in methods_page.chosen_specs([], 96)}
     assert specs["pami_window"] == {"radius": 17, "step": 3}
     assert specs["group_cam"] == {"kernel_size": 21, "sigma": 21}
+    assert specs["occlusion"] == {"window": 17, "step": 3}
     assert specs["rise"] == {}
     assert not any(spec.options for size in (224, 448) for spec in methods_page.chosen_specs([], size))
 

@@ -22,10 +22,9 @@ from explainer.attribution.mask_optimisation import (
     constant_blur,
     heatmap,
     line_search,
-    noise_draws,
     total_variation,
 )
-from explainer.attribution.perturb import gaussian_blur
+from explainer.attribution.perturb import gaussian_blur, noise_draws
 
 SIZE = 12
 

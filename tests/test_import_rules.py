@@ -11,6 +11,7 @@ OURS = {"explainer", "datamodules", "command_line", "evaluate_options", "evaluat
 OPTIONAL = {"cv2", "matplotlib", "skimage", "captum", "pycocotools"}
 """Not needed for training a classifier and an Explainer, so importing the packages must not need them either."""
 SHARED_BY_METHODS = {
+    "backward",
     "base",
     "spec",
     "perturb",

@@ -57,6 +57,10 @@ def cost(text, model=None, size=32):
         ("group_cam:groups=4,theta=null", 4 + 2, 1),
         ("group_cam_head:groups=2", 2 + 2, 1),
         ("score_cam", 8 + 1, 0),
+        *((name, 1, 1) for name in ("gradient", "guided_backprop", "full_grad")),
+        ("smooth_grad:samples=7", 7, 7),
+        ("integrated_gradients:steps=5", 5, 5),
+        ("occlusion:window=12,step=5", 5 * 5 + 1, 0),
         ("pami_window:radius=5,step=4", 8 * 8, 0),
         ("rise:masks=57", 57, 0),
         ("mask:iterations=7,score=probability", 7, 7),
@@ -97,7 +101,10 @@ def test_pami_asks_about_each_superpixel_once():
     assert passes.forward < sum(len(set(layer.flatten())) for layer in labels)
 
 
-SHARING = ["explainer", "score_cam", "pami_window", "rise"]
+SHARING = [
+    *("explainer", "score_cam", "pami_window", "rise", "occlusion"),
+    *("gradient", "guided_backprop", "smooth_grad", "integrated_gradients", "full_grad"),
+]
 
 
 @pytest.mark.parametrize("name", SHARING)

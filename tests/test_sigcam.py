@@ -10,8 +10,8 @@ from toy_models import FlatNet, SmallNet, WindowNet, freeze
 
 from explainer.attribution import METHODS, CannotExplain
 from explainer.attribution.mask_optimisation import MaskOptimiser
-from explainer.attribution.perturb import gaussian_blur
-from explainer.attribution.sigcam import AOP, SIGCAM, filtered, min_max, warming_blur
+from explainer.attribution.perturb import gaussian_blur, min_max
+from explainer.attribution.sigcam import AOP, SIGCAM, filtered, warming_blur
 from explainer.attribution.spec import parse_method
 
 TARGET = torch.tensor([0, 1, 2])

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 
 from explainer.attribution.base import AttributionMethod
 from explainer.attribution.extremal import ExtremalPerturbations
+from explainer.attribution.full_grad import FullGrad
 from explainer.attribution.grad_cam import GradCAM, GradCAMpp, WGradCAM
+from explainer.attribution.gradient import Gradient, GuidedBackprop, IntegratedGradients, SmoothGrad
 from explainer.attribution.group_cam import GroupCAM, GroupCAMHead
 from explainer.attribution.igos import IGOS, IGOSpp
 from explainer.attribution.learned import LearnedExplainer
 from explainer.attribution.meaningful import EMP
+from explainer.attribution.occlusion import Occlusion
 from explainer.attribution.pami import PAMI, PAMIWindow
 from explainer.attribution.rise import RISE
 from explainer.attribution.score_cam import ScoreCAM
@@ -24,6 +27,11 @@ METHODS: dict[str, type[AttributionMethod]] = {
     "group_cam": GroupCAM,
     "group_cam_head": GroupCAMHead,
     "score_cam": ScoreCAM,
+    "full_grad": FullGrad,
+    "gradient": Gradient,
+    "guided_backprop": GuidedBackprop,
+    "smooth_grad": SmoothGrad,
+    "integrated_gradients": IntegratedGradients,
     "pami_window": PAMIWindow,
     "pami": PAMI,
     "i_gos": IGOS,
@@ -33,6 +41,7 @@ METHODS: dict[str, type[AttributionMethod]] = {
     "aop": AOP,
     "extremal": ExtremalPerturbations,
     "rise": RISE,
+    "occlusion": Occlusion,
     "random": Random,
     "center": Center,
 }

@@ -1,6 +1,6 @@
 """The contract that every attribution method fulfils.
 
-B images, C classes, H×W pixels.
+B images, C classes, M maps, H×W pixels.
 """
 
 from abc import ABC, abstractmethod
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from explainer.capture import CannotExplain
 from explainer.explanandum import Explanandum
 
 
@@ -24,6 +25,21 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """Switch gradients on for a method that takes some, whatever the caller has set.
+
+    Raises:
+        CannotExplain: within `torch.inference_mode()`, where there are none.
+    """
+    if torch.is_inference_mode_enabled():
+        raise CannotExplain(
+            "The method takes gradients, which torch.inference_mode() forbids; ask it under torch.no_grad()."
+        )
+    with torch.enable_grad():
+        yield
 
 
 def no_maps(image: Tensor) -> Tensor:
@@ -84,3 +100,24 @@ class AttributionMethod(ABC):
         if len(target) == 0:
             return no_maps(image), image_index, target
         return self(image[image_index], target), image_index, target
+
+
+class SharingMethod(AttributionMethod):
+    """A method whose passes serve all classes of an image; subclasses implement `_maps`."""
+
+    def __call__(self, image: Tensor, target: Tensor) -> Tensor:
+        """Maps [B,H,W], of whatever range the class says."""
+        return self._maps_of_any(image, torch.arange(len(image), device=image.device), target.to(image.device))
+
+    def present_class_maps(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All present classes of an image from the same passes; an image without any is not looked at."""
+        image_index, target = labels.bool().nonzero(as_tuple=True)
+        used, position = image_index.unique(return_inverse=True)
+        return self._maps_of_any(image[used], position, target), image_index, target
+
+    def _maps_of_any(self, image: Tensor, image_index: Tensor, target: Tensor) -> Tensor:
+        return self._maps(image, image_index, target) if len(target) else no_maps(image)
+
+    @abstractmethod
+    def _maps(self, image: Tensor, image_index: Tensor, target: Tensor) -> Tensor:
+        """Maps [M,H,W] of targets [M], at least one, in the images [M] of the batch, which are sorted."""

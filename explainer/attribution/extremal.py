@@ -14,8 +14,8 @@ from torch import Tensor
 
 from explainer.attribution.base import AttributionMethod, no_maps
 from explainer.attribution.checks import number, one_of
-from explainer.attribution.mask_optimisation import checked_descent, gradient_chunk
-from explainer.attribution.perturb import ChunkSize, gaussian_blur
+from explainer.attribution.mask_optimisation import checked_descent
+from explainer.attribution.perturb import ChunkSize, gaussian_blur, gradient_chunk
 from explainer.explanandum import Explanandum
 
 Score = Literal["logit", "probability"]

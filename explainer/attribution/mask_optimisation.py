@@ -16,7 +16,7 @@ from torch import Tensor
 
 from explainer.attribution.base import AttributionMethod
 from explainer.attribution.checks import whole
-from explainer.attribution.perturb import ChunkSize, gaussian_blur, resolved_chunk_size
+from explainer.attribution.perturb import ChunkSize, gaussian_blur, gradient_chunk, noise_draws
 from explainer.explanandum import Explanandum
 
 BLUR_KERNEL = 51
@@ -195,12 +195,6 @@ class DeletionGame:
         return ((logits.float().gather(1, target)[:, 0] - low[rows]) / span[rows]).clamp(min=0)
 
 
-def gradient_chunk(chunk_size: ChunkSize, image: Tensor) -> int:
-    """Masked images of one forward and backward pass, which holds on to every layer's output."""
-    size = resolved_chunk_size(chunk_size, image)
-    return max(1, size // 4) if chunk_size == "auto" else size
-
-
 def line_search(
     objective: Objective,
     masks: Tensor,
@@ -236,13 +230,6 @@ def line_search(
         found[rows[accepted]] = moved[accepted]
         rows, step = rows[~accepted], step * shrink
     return found
-
-
-def noise_draws(image: Tensor, iterations: int, steps: int, sigma: float, seed: int) -> Iterator[Tensor]:
-    """For each iteration normal noise [S,3,H,W] in the normalised image's units, from a generator of its own."""
-    generator = torch.Generator().manual_seed(seed)  # the CPU's: the same noise on every device
-    for _ in range(iterations):
-        yield sigma * torch.randn(steps, *image.shape[1:], generator=generator).to(image.device)
 
 
 @dataclass(frozen=True)

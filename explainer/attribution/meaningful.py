@@ -16,9 +16,8 @@ from explainer.attribution.mask_optimisation import (
     Score,
     checked_descent,
     constant_blur,
-    noise_draws,
 )
-from explainer.attribution.perturb import ChunkSize
+from explainer.attribution.perturb import ChunkSize, noise_draws
 from explainer.explanandum import Explanandum
 
 

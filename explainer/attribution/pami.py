@@ -16,10 +16,12 @@ from explainer.attribution.checks import flag, number, one_of, whole
 from explainer.attribution.pami_parts import Parts, Segments, Shape, Windows, average_over_parts, contributions
 from explainer.attribution.perturb import (
     ChunkSize,
+    card_statistics,
     checked_chunk_size,
     class_scores,
     gaussian_blur,
     masked_images,
+    plain_images,
     resolved_chunk_size,
 )
 from explainer.attribution.superpixels import Labels, Picture, Segmenter, viridis
@@ -39,20 +41,14 @@ def masking_image(image: Tensor, masking: Masking, card: ClassifierCard) -> Tens
     """
     if masking == "blur":
         return gaussian_blur(image, kernel_size=49, sigma=100.0)
-    mean, std = _statistics(card, image)
-    return ((float(masking == "white") - mean) / std).to(image.dtype).expand_as(image)
+    return plain_images(image, card, brightness=float(masking == "white"))
 
 
 def to_pictures(image: Tensor, card: ClassifierCard) -> list[Picture]:
     """Normalised images [B,3,H,W] -> B pictures [H,W,3] of 0 … 255."""
-    mean, std = _statistics(card, image)
+    mean, std = card_statistics(card, image)
     pixels = ((image.float() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
     return list(pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
-
-
-def _statistics(card: ClassifierCard, image: Tensor) -> tuple[Tensor, Tensor]:
-    mean, std = (torch.tensor(values, device=image.device)[:, None, None] for values in (card.mean, card.std))
-    return mean, std
 
 
 class _PAMI(AttributionMethod):

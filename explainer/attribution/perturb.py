@@ -1,4 +1,4 @@
-"""What perturbation methods share: blurred images, masked forward passes in chunks, sums of masks by their scores.
+"""What perturbation methods share: blurred and noisy images, masked passes in chunks, sums of masks by their scores.
 
 B images, N masks, n masks of one chunk, C classes, M maps, H×W pixels; masks lie in [0, 1]: 1 keeps a pixel, 0 replaces
 it by the baseline image.
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from explainer.attribution.checks import number, whole
-from explainer.explanandum import Explanandum
+from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.masking import at_least_float32
 
 Classifier = Callable[[Tensor], Tensor]
@@ -67,6 +67,32 @@ def _blur_matrix(size: int, kernel_size: int, sigma: float) -> Tensor:
     return torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, source, (taps / taps.sum()).expand(size, -1))
 
 
+def card_statistics(card: ClassifierCard, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [3,1,1] with which images like this one were normalised."""
+    mean, std = (torch.tensor(values, device=image.device)[:, None, None] for values in (card.mean, card.std))
+    return mean, std
+
+
+def plain_images(image: Tensor, card: ClassifierCard, brightness: float) -> Tensor:
+    """Normalised images [B,3,H,W] like the given ones, but of one grey: 0 is black, 1 white."""
+    mean, std = card_statistics(card, image)
+    return ((brightness - mean) / std).to(image.dtype).expand_as(image)
+
+
+def noise_draws(image: Tensor, iterations: int, steps: int, sigma: float, seed: int) -> Iterator[Tensor]:
+    """For each iteration normal noise [S,3,H,W] in the normalised image's units, from a generator of its own."""
+    generator = torch.Generator().manual_seed(seed)  # the CPU's: the same noise on every device
+    for _ in range(iterations):
+        yield sigma * torch.randn(steps, *image.shape[1:], generator=generator).to(image.device)
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """Each map [B,h,w] scaled to [0, 1] (SIGCAM, Eq. 4); a flat map says nothing of where, and becomes zero."""
+    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    # The floor keeps a difference out of the subnormal numbers, where a quotient may be infinite or above one.
+    return torch.where(high > low, (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny), 0.0)
+
+
 def class_scores(explanandum: Explanandum, logits: Tensor) -> Tensor:
     """Logits [...,C] -> float32 probabilities [...,C]: sigmoid for a multi-label classifier, else softmax."""
     return explanandum.probabilities(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape)
@@ -96,6 +122,12 @@ def resolved_chunk_size(chunk_size: ChunkSize, image: Tensor) -> int:
     free += torch.cuda.memory_reserved(image.device) - torch.cuda.memory_allocated(image.device)
     fits = free // 2 // (PASS_MEMORY * image[0].numel() * 4)
     return int(2 ** (max(1, min(GPU_CHUNK_LIMIT, fits)).bit_length() - 1))
+
+
+def gradient_chunk(chunk_size: ChunkSize, image: Tensor) -> int:
+    """Images of one forward and backward pass, which holds on to every layer's output."""
+    size = resolved_chunk_size(chunk_size, image)
+    return max(1, size // 4) if chunk_size == "auto" else size
 
 
 @torch.no_grad()

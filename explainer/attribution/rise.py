@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explainer.attribution.base import AttributionMethod
+from explainer.attribution.base import SharingMethod
 from explainer.attribution.checks import number, whole
 from explainer.attribution.perturb import ChunkSize, checked_chunk_size, class_scores, masked_logits, weighted_sum
 from explainer.explanandum import Explanandum
@@ -55,8 +55,10 @@ def _enlargement(cells: int, pixels: int, device: torch.device) -> Tensor:
     return F.interpolate(line, size=(cells + 1) * pixels, mode="linear", align_corners=False)[:, 0].T
 
 
-class RISE(AttributionMethod):
+class RISE(SharingMethod):
     """The mean of random masks, each weighted by the target's probability for the image that it leaves.
+
+    Maps are >= 0: Eq. 6, the expected mask taken to be `probability`.
 
     Args:
         explanandum: the classifier.
@@ -90,23 +92,10 @@ class RISE(AttributionMethod):
         self.seed = seed
         self.chunk_size = checked_chunk_size(chunk_size)
 
-    def __call__(self, image: Tensor, target: Tensor) -> Tensor:
-        """Maps [B,H,W] >= 0; Eq. 6, the expected mask taken to be `probability`."""
-        return self._maps(image, torch.arange(len(image), device=image.device), target)
-
-    def present_class_maps(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All present classes from the same passes."""
-        image_index, target = labels.bool().nonzero(as_tuple=True)
-        used, position = image_index.unique(return_inverse=True)
-        return self._maps(image[used], position, target), image_index, target
-
     @torch.no_grad()
     def _maps(self, image: Tensor, image_index: Tensor, target: Tensor) -> Tensor:
-        """Maps [M,H,W] of targets [M] in the images [M] of the batch."""
         height, width = image.shape[-2:]
         total = torch.zeros(len(target), height, width, device=image.device)
-        if len(target) == 0:
-            return total
         masks = RandomMasks(self.masks, self.cells, self.probability, self.seed, height, width, image.device)
         for chunk, logits in masked_logits(
             self.explanandum, image, masks, self.masks, baseline=0.0, chunk_size=self.chunk_size

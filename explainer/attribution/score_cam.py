@@ -11,7 +11,14 @@ from torch import Tensor
 
 from explainer.attribution.base import AttributionMethod, no_maps
 from explainer.attribution.checks import one_of
-from explainer.attribution.perturb import ChunkSize, checked_chunk_size, class_scores, masked_logits, weighted_sum
+from explainer.attribution.perturb import (
+    ChunkSize,
+    checked_chunk_size,
+    class_scores,
+    masked_logits,
+    min_max,
+    weighted_sum,
+)
 from explainer.capture import CannotExplain, captured_activation
 from explainer.explanandum import Explanandum
 
@@ -99,8 +106,7 @@ class ScoreCAM(AttributionMethod):
         def masks(start: int, stop: int) -> Tensor:
             """Channels, enlarged and scaled to [0, 1], [n,H,W]."""
             large = F.interpolate(shown[None, start:stop], image.shape[-2:], mode="bilinear", align_corners=False)[0]
-            low, high = large.amin(dim=(1, 2), keepdim=True), large.amax(dim=(1, 2), keepdim=True)
-            return (large - low) / (high - low).clamp(min=torch.finfo(large.dtype).tiny)
+            return min_max(large)
 
         answers = masked_logits(self.explanandum, image, masks, len(shown), chunk_size=self.chunk_size)
         logits = torch.cat([logits[0].float() for _, logits in answers])

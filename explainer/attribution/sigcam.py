@@ -6,7 +6,6 @@ class is; the start mask is 1 - M.
 
 from typing import Any, cast, get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,15 +26,8 @@ from explainer.attribution.mask_optimisation import (
     heatmap,
     last,
 )
-from explainer.attribution.perturb import ChunkSize, gaussian_blur
+from explainer.attribution.perturb import ChunkSize, gaussian_blur, min_max
 from explainer.explanandum import Explanandum
-
-
-def min_max(maps: Tensor) -> Tensor:
-    """Each map [B,h,w] scaled to [0, 1] (Eq. 4); a flat map says nothing about where the class is and becomes zero."""
-    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
-    # The floor keeps a difference out of the subnormal numbers, where a quotient may be infinite or above one.
-    return torch.where(high > low, (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny), 0.0)
 
 
 def filtered(maps: Tensor, theta: float, factor: float) -> Tensor:
