@@ -290,7 +290,7 @@ def test_the_maximum_lies_in_the_only_square_that_the_class_reads(name):
         options = {"areas": "0.05 0.2", "iterations": 60, "learning_rate": 0.1}
     maps = Case(name, model, options, target_layer="windows")(image, [0, 1, 2])
     for single, corner in zip(maps, model.corners, strict=True):
-        row, column = divmod(int(single.argmax()), 32)
+        row, column = (single == single.max()).nonzero().float().mean(dim=0)
         assert corner <= row < corner + 8
         assert corner <= column < corner + 8
 
@@ -392,6 +392,7 @@ WRONG = [
     *("pami_window:radius=-1", "pami_window:radius=4 8", "pami_window:step=0", "pami_window:step=2.5"),
     *("pami_window:shape=oval", "pami_window:aspect=0", "pami:masking=grey", "pami:workers=-1"),
     *("score_cam:weighting=max", "score_cam:chunk_size=2.5", "i_gos:score=softmax", "i_gos:steps=0"),
+    *("lrp:composite=gamma", "lrp:epsilon=0"),
     *("mask:learning_rate=fast", "extremal:sigma=0", "igos_pp:edge_sigma=0", "sigcam:iterations=-1"),
 ]
 

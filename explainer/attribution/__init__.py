@@ -8,6 +8,7 @@ from explainer.attribution.grad_cam import GradCAM, GradCAMpp, WGradCAM
 from explainer.attribution.group_cam import GroupCAM, GroupCAMHead
 from explainer.attribution.igos import IGOS, IGOSpp
 from explainer.attribution.learned import LearnedExplainer
+from explainer.attribution.lrp import LRP
 from explainer.attribution.meaningful import EMP
 from explainer.attribution.pami import PAMI, PAMIWindow
 from explainer.attribution.rise import RISE
@@ -24,6 +25,7 @@ METHODS: dict[str, type[AttributionMethod]] = {
     "group_cam": GroupCAM,
     "group_cam_head": GroupCAMHead,
     "score_cam": ScoreCAM,
+    "lrp": LRP,
     "pami_window": PAMIWindow,
     "pami": PAMI,
     "i_gos": IGOS,
