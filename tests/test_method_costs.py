@@ -58,6 +58,7 @@ def cost(text, model=None, size=32):
         ("group_cam_head:groups=2", 2 + 2, 1),
         ("score_cam", 8 + 1, 0),
         ("lrp", 1, 1),
+        ("xrai:segments=slic,steps=3,baselines=[0,0.5]", 6, 6),
         ("pami_window:radius=5,step=4", 8 * 8, 0),
         ("rise:masks=57", 57, 0),
         ("mask:iterations=7,score=probability", 7, 7),
@@ -98,7 +99,7 @@ def test_pami_asks_about_each_superpixel_once():
     assert passes.forward < sum(len(set(layer.flatten())) for layer in labels)
 
 
-SHARING = ["explainer", "score_cam", "pami_window", "rise", "lrp"]
+SHARING = ["explainer", "score_cam", "pami_window", "rise", "lrp", "xrai"]
 
 
 @pytest.mark.parametrize("name", SHARING)

@@ -15,6 +15,7 @@ from explainer.attribution.rise import RISE
 from explainer.attribution.score_cam import ScoreCAM
 from explainer.attribution.sigcam import AOP, SIGCAM
 from explainer.attribution.trivial import Center, Random
+from explainer.attribution.xrai import XRAI
 from explainer.capture import CannotExplain
 
 METHODS: dict[str, type[AttributionMethod]] = {
@@ -26,6 +27,7 @@ METHODS: dict[str, type[AttributionMethod]] = {
     "group_cam_head": GroupCAMHead,
     "score_cam": ScoreCAM,
     "lrp": LRP,
+    "xrai": XRAI,
     "pami_window": PAMIWindow,
     "pami": PAMI,
     "i_gos": IGOS,
