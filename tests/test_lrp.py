@@ -168,6 +168,17 @@ def test_a_batch_norm_counts_as_part_of_the_convolution_before_it():
         torch.testing.assert_close(*maps)
 
 
+def test_an_image_that_is_padded_first_is_still_the_image():
+    torch.manual_seed(0)
+    within, apart = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(3, 5, 3)
+    apart.load_state_dict(within.state_dict())
+    head = [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3)]
+    models = nn.Sequential(within, *head), nn.Sequential(nn.ZeroPad2d(1), apart, *head)
+    for composite in COMPOSITES:
+        maps = [LRP(freeze(model), composite)(images(), torch.tensor([0, 1])) for model in models]
+        torch.testing.assert_close(*maps)
+
+
 def test_a_batch_norm_behind_an_activation_in_place_is_on_its_own():
     torch.manual_seed(0)
     convolution, norm = nn.Conv2d(3, 5, 3), shaken(nn.BatchNorm2d(5))

@@ -9,6 +9,7 @@ sum, a mean, a view of another shape, needs no rule: its gradient hands relevanc
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -73,8 +74,9 @@ class RelevanceRules(TorchFunctionMode):
         self.image = at_least_float32(image.detach()).requires_grad_()
         self._sources = [self.image]  # what the relevance of the pixels is read from
         self._flat_is_due = composite == "epsilon_plus_flat"
-        self._convolution_rule: Rule = self._epsilon if composite == "epsilon" else _plus
-        self._epsilon_value = epsilon
+        self._padded: Callable[[Tensor], Tensor] = torch.clone  # what the model does to the image before that
+        self._dense_rule: Rule = partial(_epsilon, epsilon=epsilon)
+        self._convolution_rule: Rule = self._dense_rule if composite == "epsilon" else _plus
         self._last: tuple[Tensor, Layer, Rule] | None = None
 
     def relevance(self, score: Tensor, *, more_to_come: bool) -> Tensor:
@@ -100,7 +102,9 @@ class RelevanceRules(TorchFunctionMode):
         Raises:
             CannotExplain: if there is no rule for it.
         """
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
+        if not args and "input" in kwargs:
+            args = (kwargs.pop("input"),)
         name = getattr(func, "__name__", str(func)).strip("_")
         depending = len(list(_depending([*args, *kwargs.values()])))
         if not depending:
@@ -111,6 +115,8 @@ class RelevanceRules(TorchFunctionMode):
             return self._batch_norm(func, *args, **kwargs)
         if name in ACTIVATIONS:
             return _handed_down(args[0], lambda value: func(value.clone(), *args[1:], **kwargs))  # it may be in-place
+        if name == "pad" and args[0].shape == self.image.shape:
+            self._padded = lambda pixels: func(pixels, *args[1:], **kwargs)
         output = func(*args, **kwargs)
         if name in GATES:
             return output.detach()
@@ -137,10 +143,10 @@ class RelevanceRules(TorchFunctionMode):
             at_least_float32(weight),
             None if bias is None else at_least_float32(bias),
         )
-        rule: Rule = self._epsilon
+        rule = self._dense_rule
         if name == "conv2d":
-            sees_image, self._flat_is_due = self._flat_is_due and input.shape == self.image.shape, False
-            rule = self._flat if sees_image else self._convolution_rule
+            sees_image = self._flat_is_due and input.shape == self._padded(self.image.detach()).shape
+            rule, self._flat_is_due = self._flat if sees_image else self._convolution_rule, False
         output = rule(layer)
         self._last = output, layer, rule
         return output
@@ -167,16 +173,12 @@ class RelevanceRules(TorchFunctionMode):
         shift = (0 if bias is None else bias) - mean * scale
         return rule(layer.scaled(scale, shift))
 
-    def _epsilon(self, layer: "Layer") -> Tensor:
-        """Shares of x·w + b; what a small sum of large parts would magnify is lost instead (Bach et al., Eq. 58)."""
-        value = layer(layer.input)
-        return _shared(value.detach(), value, self._epsilon_value)
-
     def _flat(self, layer: "Layer") -> Tensor:
         """Equal shares of all pixels that an output sees, whatever they show."""
-        pixels = torch.ones_like(layer.input).requires_grad_()
+        pixels = torch.ones_like(self.image).requires_grad_()
         self._sources.append(pixels)
-        return _shared(layer(layer.input.detach()), layer.apply(pixels, torch.ones_like(layer.weight), None))
+        shares = layer.apply(self._padded(pixels), torch.ones_like(layer.weight), None)
+        return _shared(layer(layer.input.detach()), shares)
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,12 @@ class Layer:
         """The layer whose outputs are those of this one, times `scale` plus `shift`, a number a channel each."""
         weight = self.weight * scale.view(-1, *[1] * (self.weight.ndim - 1))
         return replace(self, weight=weight, bias=shift if self.bias is None else self.bias * scale + shift)
+
+
+def _epsilon(layer: Layer, epsilon: float) -> Tensor:
+    """Shares of x·w and b; what a small sum of large parts would magnify is lost instead (Bach et al., Eq. 58)."""
+    value = layer(layer.input)
+    return _shared(value.detach(), value, epsilon)
 
 
 def _plus(layer: Layer) -> Tensor:
