@@ -44,7 +44,7 @@ from explainer.run_folder import environment
 METHODS = ("pami:workers=2", "rise:masks=500", "score_cam", "group_cam", "grad_cam")
 """Those that should cost hardly more than their passes. Fewer masks than RISE's 4000 give the same ratio."""
 
-LIBRARIES = ("grad-cam", "torchcam", "captum")
+LIBRARIES = ("grad-cam", "torchcam", "captum", "saliency", "zennit")
 
 Row = dict[str, object]
 Call = Callable[[], object]
@@ -170,6 +170,40 @@ def captum_grad_cam(model: nn.Module, layer: str, _chunk: int) -> Attribute:
     return lambda image, target: cam.attribute(image, target, relu_attributions=True)
 
 
+def zennit_lrp(model: nn.Module, _layer: str, _chunk: int) -> Attribute:
+    """LRP of zennit with the rules that ours has by default, right for torchvision's VGGs and ResNets only."""
+    from zennit.attribution import Gradient
+    from zennit.composites import EpsilonPlusFlat
+    from zennit.torchvision import ResNetCanonizer
+
+    def attribute(image: Tensor, target: Tensor) -> object:
+        with Gradient(model, EpsilonPlusFlat(canonizers=[ResNetCanonizer()])) as gradient:
+            return gradient(image, lambda logits: logits * F.one_hot(target, logits.shape[1]))
+
+    return attribute
+
+
+def saliency_xrai(model: nn.Module, _layer: str, chunk: int) -> Attribute:
+    """XRAI of its authors: 100 steps from each of two baselines, the image's lowest and highest value."""
+    import saliency.core as saliency
+
+    device = next(model.parameters()).device
+
+    def gradients(inputs: object, call_model_args: int, expected_keys: object = None) -> dict[str, object]:
+        leaf = torch.as_tensor(inputs, device=device).float().permute(0, 3, 1, 2).requires_grad_()
+        (gradient,) = torch.autograd.grad(model(leaf)[:, call_model_args].sum(), leaf)
+        return {saliency.INPUT_OUTPUT_GRADIENTS: gradient.permute(0, 2, 3, 1).cpu().numpy()}
+
+    def attribute(image: Tensor, target: Tensor) -> object:
+        pictures = image.permute(0, 2, 3, 1).cpu().numpy()
+        return [
+            saliency.XRAI().GetMask(picture, gradients, call_model_args=index, batch_size=chunk)
+            for picture, index in zip(pictures, target.tolist(), strict=True)
+        ]
+
+    return attribute
+
+
 PEERS: dict[str, dict[str, Callable[[nn.Module, str, int], Attribute]]] = {
     "grad_cam": {
         "pytorch-grad-cam GradCAM": partial(pytorch_grad_cam, "GradCAM"),
@@ -180,6 +214,8 @@ PEERS: dict[str, dict[str, Callable[[nn.Module, str, int], Attribute]]] = {
         "pytorch-grad-cam ScoreCAM": partial(pytorch_grad_cam, "ScoreCAM"),
         "torchcam ScoreCAM": torchcam_score_cam,
     },
+    "lrp": {"zennit EpsilonPlusFlat": zennit_lrp},
+    "xrai": {"saliency XRAI": saliency_xrai},
 }
 """By our method's name: what other libraries call theirs -> (model, layer, masked images of one pass) -> theirs."""
 

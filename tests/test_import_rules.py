@@ -20,6 +20,7 @@ SHARED_BY_METHODS = {
     "capture",
     "mask_optimisation",
     "pami_parts",
+    "relevance",
     "superpixels",
     "__init__",
 }

@@ -61,6 +61,8 @@ def cost(text, model=None, size=32):
         ("smooth_grad:samples=7", 7, 7),
         ("integrated_gradients:steps=5", 5, 5),
         ("occlusion:window=12,step=5", 5 * 5 + 1, 0),
+        ("lrp", 1, 1),
+        ("xrai:segments=slic,steps=3,baselines=[0,0.5]", 6, 6),
         ("pami_window:radius=5,step=4", 8 * 8, 0),
         ("rise:masks=57", 57, 0),
         ("mask:iterations=7,score=probability", 7, 7),
@@ -103,7 +105,7 @@ def test_pami_asks_about_each_superpixel_once():
 
 SHARING = [
     *("explainer", "score_cam", "pami_window", "rise", "occlusion"),
-    *("gradient", "guided_backprop", "smooth_grad", "integrated_gradients", "full_grad"),
+    *("gradient", "guided_backprop", "smooth_grad", "integrated_gradients", "full_grad", "lrp", "xrai"),
 ]
 
 

@@ -10,6 +10,7 @@ from explainer.attribution.gradient import Gradient, GuidedBackprop, IntegratedG
 from explainer.attribution.group_cam import GroupCAM, GroupCAMHead
 from explainer.attribution.igos import IGOS, IGOSpp
 from explainer.attribution.learned import LearnedExplainer
+from explainer.attribution.lrp import LRP
 from explainer.attribution.meaningful import EMP
 from explainer.attribution.occlusion import Occlusion
 from explainer.attribution.pami import PAMI, PAMIWindow
@@ -17,6 +18,7 @@ from explainer.attribution.rise import RISE
 from explainer.attribution.score_cam import ScoreCAM
 from explainer.attribution.sigcam import AOP, SIGCAM
 from explainer.attribution.trivial import Center, Random
+from explainer.attribution.xrai import XRAI
 from explainer.capture import CannotExplain
 
 METHODS: dict[str, type[AttributionMethod]] = {
@@ -32,6 +34,8 @@ METHODS: dict[str, type[AttributionMethod]] = {
     "guided_backprop": GuidedBackprop,
     "smooth_grad": SmoothGrad,
     "integrated_gradients": IntegratedGradients,
+    "lrp": LRP,
+    "xrai": XRAI,
     "pami_window": PAMIWindow,
     "pami": PAMI,
     "i_gos": IGOS,
