@@ -20,7 +20,7 @@ from explainer.distillation.options import DistillOptions
 from explainer.finetune import FinetuneOptions
 from explainer.losses import LossWeights
 from explainer.machine import MachineOptions
-from explainer.module import Objective
+from explainer.objective import ObjectiveName
 from explainer.optimizer import OptimizerOptions
 from explainer.run_folder import RunFolder
 
@@ -65,7 +65,7 @@ class RunOptions:
     output: Path = Path("runs")
     name: str | None = None
     stage: Literal["all", "explanandum", "teachers"] = "all"
-    objective: Objective = "explain"
+    objective: ObjectiveName = "explain"
     refit: bool = False
     resume: Path | None = None
 

@@ -5,7 +5,6 @@ B images, C classes, N masks, H×W = Z pixels; masks lie in [0, 1]. Sums run in 
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -119,16 +118,3 @@ def total_variation(mask: Tensor) -> Tensor:
     vertical = mask.diff(dim=1).abs().flatten(1).sum(dim=1)
     horizontal = mask.diff(dim=2).abs().flatten(1).sum(dim=1)
     return (vertical + horizontal) / mask[0].numel()
-
-
-def explainer_loss(
-    terms: dict[str, Tensor],
-    weights: LossWeights,
-) -> Tensor:
-    """Weighted sum of the unweighted terms (Eq. 1); every term but the classification loss has a weight of its name."""
-    return torch.stack([weight_of(name, weights) * term for name, term in terms.items()]).sum()
-
-
-def weight_of(term: str, weights: LossWeights) -> float:
-    """The weight of a term: 1 for the classification loss (Eq. 1), else the field of that name."""
-    return 1.0 if term == "classification" else float(getattr(weights, term))
