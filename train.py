@@ -44,6 +44,7 @@ from explainer.network import Explainer
 from explainer.objective import Explain, Objective
 from explainer.progress import Stopwatch, progress
 from explainer.report.panels import stack_panels
+from explainer.rtis import Rtis
 from explainer.run_folder import (
     RunFolder,
     choose_folder,
@@ -300,7 +301,7 @@ def make_module(options: TrainOptions, explanandum: Explanandum) -> ExplainerMod
 
 def make_objective(options: TrainOptions) -> Objective:
     """The loss; pure imitation is judged by the paper's."""
-    return Explain(options.loss)
+    return Rtis(options.rtis) if options.run.objective == "rtis" else Explain(options.loss)
 
 
 def make_lesson(options: TrainOptions) -> Lesson | None:

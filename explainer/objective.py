@@ -15,7 +15,7 @@ from explainer.explanandum import Explanandum
 from explainer.losses import LossWeights
 from explainer.masking import apply_mask, merge_masks
 
-ObjectiveName = Literal["explain", "distill"]
+ObjectiveName = Literal["explain", "rtis", "distill"]
 
 
 class Judgement(NamedTuple):
