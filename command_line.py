@@ -20,8 +20,9 @@ from explainer.distillation.options import DistillOptions
 from explainer.finetune import FinetuneOptions
 from explainer.losses import LossWeights
 from explainer.machine import MachineOptions
-from explainer.module import Objective
+from explainer.objective import ObjectiveName
 from explainer.optimizer import OptimizerOptions
+from explainer.rtis import RtisOptions
 from explainer.run_folder import RunFolder
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -47,7 +48,7 @@ class RunOptions:
         output: Folder of the runs.
         name: Of the run's folder; <dataset>_<explanandum> if not given; a taken name gets a number.
         stage: all, or explanandum to stop once the classifier is there, or teachers once their maps are there too.
-        objective: explain: the paper's losses, teachers beside them if named; distill: teachers alone, no schedule.
+        objective: explain: the paper's losses; rtis: Real-Time Image Saliency's; distill: teachers alone, no schedule.
         refit: Fine-tune the classifier again even if it is in the cache.
         resume: Run folder to go on with.
     """
@@ -65,7 +66,7 @@ class RunOptions:
     output: Path = Path("runs")
     name: str | None = None
     stage: Literal["all", "explanandum", "teachers"] = "all"
-    objective: Objective = "explain"
+    objective: ObjectiveName = "explain"
     refit: bool = False
     resume: Path | None = None
 
@@ -97,6 +98,7 @@ class TrainOptions:
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
     loss: LossWeights = field(default_factory=LossWeights)
+    rtis: RtisOptions = field(default_factory=RtisOptions)
     finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
     distill: DistillOptions = field(default_factory=DistillOptions)
     shapes: ShapesOptions = field(default_factory=ShapesOptions)
@@ -128,6 +130,7 @@ FLAT: dict[str, tuple[type, set[str | int]]] = {
 }
 NESTED: dict[str, type] = {
     "loss": LossWeights,
+    "rtis": RtisOptions,
     "finetune": FinetuneOptions,
     "distill": DistillOptions,
     "shapes": ShapesOptions,

@@ -41,8 +41,10 @@ from explainer.keys import digest
 from explainer.machine import MachineOptions, is_first_process, make_asking_trainer, make_trainer, precision_of
 from explainer.module import ExplainerModule
 from explainer.network import Explainer
+from explainer.objective import Explain, Objective
 from explainer.progress import Stopwatch, progress
 from explainer.report.panels import stack_panels
+from explainer.rtis import Rtis
 from explainer.run_folder import (
     RunFolder,
     choose_folder,
@@ -293,11 +295,21 @@ def make_module(options: TrainOptions, explanandum: Explanandum) -> ExplainerMod
         network.compile()
     if precision_of(options.machine) == "bf16-mixed":
         explanandum.store_in(torch.bfloat16)
-    lesson = Lesson(options.distill) if options.distill.teachers else None
     module = ExplainerModule(
-        network, explanandum, options.loss, options.optimizer, run.seed, lesson, options.run.objective
+        network, explanandum, make_objective(options), options.optimizer, run.seed, make_lesson(options)
     )
     return module.to(memory_format=torch.channels_last)
+
+
+def make_objective(options: TrainOptions) -> Objective:
+    """The loss; pure imitation is judged by the paper's."""
+    return Rtis(options.rtis) if options.run.objective == "rtis" else Explain(options.loss)
+
+
+def make_lesson(options: TrainOptions) -> Lesson | None:
+    """What is learned from teachers."""
+    alone = options.run.objective == "distill"
+    return Lesson(options.distill, alone=alone) if options.distill.teachers else None
 
 
 def make_callbacks(options: TrainOptions, folder: RunFolder) -> list[Callback]:

@@ -3,6 +3,7 @@
 B images, C classes, N masks, H×W = Z pixels; masks lie in [0, 1]. Sums run in float32 whatever comes in.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -114,21 +115,13 @@ def bound_loss(logits: Tensor, labels: Tensor, min_area: float = 0.05, max_area:
     return (measure * weight[image_index]).sum() / len(labels)
 
 
-def total_variation(mask: Tensor) -> Tensor:
-    """Anisotropic total variation of each mask, per pixel (Eq. 7): [B,H,W] -> [B]."""
-    vertical = mask.diff(dim=1).abs().flatten(1).sum(dim=1)
-    horizontal = mask.diff(dim=2).abs().flatten(1).sum(dim=1)
+def total_variation(mask: Tensor, measure: Callable[[Tensor], Tensor] = torch.abs) -> Tensor:
+    """Anisotropic total variation of each mask, per pixel (Eq. 7): [B,H,W] -> [B].
+
+    Args:
+        mask: [B,H,W].
+        measure: of the differences of neighbouring pixels.
+    """
+    vertical = measure(mask.diff(dim=1)).flatten(1).sum(dim=1)
+    horizontal = measure(mask.diff(dim=2)).flatten(1).sum(dim=1)
     return (vertical + horizontal) / mask[0].numel()
-
-
-def explainer_loss(
-    terms: dict[str, Tensor],
-    weights: LossWeights,
-) -> Tensor:
-    """Weighted sum of the unweighted terms (Eq. 1); every term but the classification loss has a weight of its name."""
-    return torch.stack([weight_of(name, weights) * term for name, term in terms.items()]).sum()
-
-
-def weight_of(term: str, weights: LossWeights) -> float:
-    """The weight of a term: 1 for the classification loss (Eq. 1), else the field of that name."""
-    return 1.0 if term == "classification" else float(getattr(weights, term))

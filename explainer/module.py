@@ -3,7 +3,7 @@
 B images, C classes, H×W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,28 +14,26 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassF1Score, MultilabelF1Score
 
 from datamodules.batch import VOID, Batch
-from explainer import losses
 from explainer.distillation.lesson import Lesson
 from explainer.explanandum import Explanandum
-from explainer.losses import LossWeights
-from explainer.masking import apply_mask, merge_masks
 from explainer.metrics import ImageMean, agreement
 from explainer.network import Explainer
+from explainer.objective import Explain, Objective
 from explainer.optimizer import OptimizerOptions, adam
 
 Stage = Literal["train", "val"]
-Objective = Literal["explain", "distill"]
 
 # Masked images give lower logits overall, so the authors' code counts a class as recognised from -1 up, not from 0.
 MASKED_THRESHOLD = torch.sigmoid(torch.tensor(-1.0)).item()
 
-TERMS = ("classification", "entropy", "area_target", "area_nontarget", "bound", "tv")
 SEGMENTATION = ("acc", "iou")
 AGREEMENT = ("agreement/rank_correlation", "agreement/iou")
-LOSS_NAMES = [
-    *("train_loss", "val_loss"),
-    *(f"{stage}/{term}{suffix}" for stage in ("train", "val") for term in TERMS for suffix in ("", "_weighted")),
-]
+
+
+def loss_names(terms: Iterable[str]) -> list[str]:
+    """What is logged of a loss."""
+    each = [f"{stage}/{term}{suffix}" for stage in ("train", "val") for term in terms for suffix in ("", "_weighted")]
+    return ["train_loss", "val_loss", *each]
 
 
 def taught_names(teachers: Sequence[str]) -> list[str]:
@@ -60,26 +58,22 @@ class ExplainerModule(LightningModule):
     Args:
         network: the Explainer.
         explanandum: the frozen classifier.
-        weights: of the loss terms.
+        objective: what the masks are trained for; NN-Explainer's loss if not given.
         optimizer: learning rate and schedule.
-        seed: with epoch and rank, determines every random number of training (dropout).
-        lesson: what is learned from teachers; None without them.
-        objective: explain: the paper's losses, and the teachers beside them; distill: the teachers alone.
+        seed: with epoch and rank, determines every random number of training (dropout and the like).
+        lesson: what is learned from teachers, beside the objective or alone; None without them.
     """
 
     def __init__(
         self,
         network: Explainer,
         explanandum: Explanandum,
-        weights: LossWeights | None = None,
+        objective: Objective | None = None,
         optimizer: OptimizerOptions | None = None,
         seed: int = 42,
         lesson: Lesson | None = None,
-        objective: Objective = "explain",
     ) -> None:
         super().__init__()
-        if objective == "distill" and lesson is None:
-            raise ValueError("The objective distill needs a lesson: without teachers there is nothing to imitate.")
         if network.num_classes != explanandum.num_classes:
             raise ValueError(
                 f"The Explainer has {network.num_classes} class masks, "
@@ -87,17 +81,17 @@ class ExplainerModule(LightningModule):
             )
         self.network = network
         self.explanandum = explanandum
-        self.weights = weights or LossWeights()
+        self.objective = objective or Explain()
         self.optimizer_options = optimizer or OptimizerOptions()
         self.seed = seed
         self.lesson = lesson
-        self.objective = objective
+        self._imitates = lesson is not None and lesson.alone
         self._epochs = 0.0
         self._unmasked: Tensor | None = None
         self.train_f_score = self._f_score(MASKED_THRESHOLD)
         self.val_f_score = self._f_score(MASKED_THRESHOLD)
         self.unmasked_f_score = self._f_score(0.5)
-        names = [*LOSS_NAMES, *(f"segmentation/{name}" for name in SEGMENTATION)]
+        names = [*loss_names(self.objective.weights), *(f"segmentation/{name}" for name in SEGMENTATION)]
         names += taught_names(lesson.teachers if lesson else ())
         self.means = nn.ModuleDict({_key(name): ImageMean() for name in names})
 
@@ -114,30 +108,6 @@ class ExplainerModule(LightningModule):
         classes = self.explanandum.num_classes
         return MulticlassF1Score(classes) if self._single_label else MultilabelF1Score(classes, threshold=threshold)
 
-    def loss_terms(self, image: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The unweighted terms of Eq. 1 (scalars, means over images), and the masked images' logits [B,C]."""
-        image = channels_last(image)
-        terms, masked, _ = self._explaining_terms(image, self.network(image), labels)
-        return terms, masked
-
-    def _explaining_terms(
-        self, image: Tensor, mask_logits: Tensor, labels: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """See `loss_terms`; and the target mask [B,H,W]."""
-        target, nontarget = merge_masks(mask_logits, labels)
-        # One pass for both: the classifier's weights are read once, and it has no batch statistics to mix up.
-        both = torch.cat([apply_mask(image, target), apply_mask(image, 1 - target)])
-        masked, complement = self.explanandum(both).chunk(2)
-        terms = {
-            "classification": losses.classification_loss(masked, labels, self.explanandum.card.output),
-            "entropy": losses.negative_entropy(complement),
-            "area_target": losses.mask_area(target).mean(),
-            "area_nontarget": losses.mask_area(nontarget).mean(),
-            "bound": losses.bound_loss(mask_logits, labels, self.weights.min_area, self.weights.max_area),
-            "tv": (losses.total_variation(target) + losses.total_variation(nontarget)).mean(),
-        }
-        return terms, masked, target
-
     def on_train_batch_start(self, _batch: Batch, batch_idx: int) -> None:
         """Note how far training is: not the number of steps, since a run that goes on may have fewer an epoch."""
         self._epochs = self.current_epoch + batch_idx / self.trainer.num_training_batches
@@ -153,30 +123,34 @@ class ExplainerModule(LightningModule):
             self._score(self.unmasked_f_score, self.explanandum(batch.image), batch.labels)
 
     def _step(self, batch: Batch, stage: Stage) -> Tensor:
-        image = channels_last(batch.image)
-        mask_logits = self.network(image)
-        explains = self.objective == "explain"
+        batch = batch._replace(image=channels_last(batch.image))
+        mask_logits = self.network(batch.image)
         terms: dict[str, Tensor] = {}
         total = mask_logits.new_zeros((), dtype=torch.float32)
-        if explains or stage == "val":  # pure imitation is spared the classifier, but judged like the others
-            terms, masked_logits, target = self._explaining_terms(image, mask_logits, batch.labels)
-            self._log_f_score(masked_logits.detach(), batch.labels, stage)
-            if stage == "val" and batch.mask is not None:
-                self._log_segmentation(target, batch.mask)
-        if explains:
-            total = total + losses.explainer_loss(terms, self.weights)
+        if not self._imitates or stage == "val":  # pure imitation is spared the classifier, but judged like the others
+            terms = self._judged(batch, mask_logits, stage)
+        if not self._imitates:
+            total = total + self.objective.total(terms)
         values = self._weighted(terms, stage)
         if self.lesson is not None:
             distilled = self._distill(self.lesson, mask_logits, batch, stage)
-            weight = self.lesson.options.weight_at(self._epochs) if explains else 1.0
+            weight = self.lesson.weight_at(self._epochs)
             # Of the validation loss it is no part, or a weight that fades would pass for progress.
-            if stage == "train" or not explains:
+            if stage == "train" or self._imitates:
                 total = total + weight * distilled
             terms |= {"distill": distilled}
             values |= {f"{stage}/distill": distilled.detach(), f"{stage}/distill_weighted": weight * distilled.detach()}
         self._require_finite(total, terms, stage)
         self._log_losses(total, values, stage, len(batch.image))
         return total
+
+    def _judged(self, batch: Batch, mask_logits: Tensor, stage: Stage) -> dict[str, Tensor]:
+        """The objective's terms; logs what the masked images and the mask itself tell."""
+        found = self.objective.judge(self.explanandum, batch, mask_logits, fresh=stage == "train")
+        self._log_f_score(found.masked_logits.detach(), batch.labels, stage)
+        if stage == "val" and batch.mask is not None:
+            self._log_segmentation(found.target, batch.mask)
+        return found.terms
 
     def _log_segmentation(self, target: Tensor, mask: Tensor) -> None:
         """How the target mask meets the objects' outlines (percent), where there are some: told, never learned from."""
@@ -225,8 +199,7 @@ class ExplainerModule(LightningModule):
         """The terms as they are logged: plain, and as they weigh in the total."""
         values = {f"{stage}/{name}": term.detach() for name, term in terms.items()}
         return values | {
-            f"{stage}/{name}_weighted": losses.weight_of(name, self.weights) * term.detach()
-            for name, term in terms.items()
+            f"{stage}/{name}_weighted": self.objective.weights[name] * term.detach() for name, term in terms.items()
         }
 
     def _log_losses(self, total: Tensor, values: dict[str, Tensor], stage: Stage, images: int) -> None:

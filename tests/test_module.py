@@ -15,7 +15,8 @@ from toy_models import FlatNet, freeze
 
 from datamodules import Batch
 from explainer.losses import LossWeights
-from explainer.module import LOSS_NAMES, TERMS, ExplainerModule
+from explainer.module import ExplainerModule, loss_names
+from explainer.objective import Explain
 
 CLASSES, SIZE = ("cat", "dog", "hen", "pig"), 6
 # No two alike, the classification loss's 1 included, and no bound at its default: a mix-up must show.
@@ -24,6 +25,7 @@ WEIGHTS = LossWeights(
 )
 LABELS = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 1, 0]])
 """Some classes, none, all, and one."""
+TERMS = tuple(Explain().weights)
 
 
 class FixedMasks(nn.Module):
@@ -48,7 +50,7 @@ def image():
 def made_module(monkeypatch, output="multi_label"):
     torch.manual_seed(2)
     explanandum = freeze(FlatNet(len(CLASSES), SIZE), classes=CLASSES, size=SIZE, output=output)
-    made = ExplainerModule(FixedMasks(), explanandum, WEIGHTS)
+    made = ExplainerModule(FixedMasks(), explanandum, Explain(WEIGHTS))
     monkeypatch.setattr(made, "log", lambda *_, **__: None)  # there is no Trainer to log to
     return made
 
@@ -63,6 +65,13 @@ def module(monkeypatch):
 def single_label_module(monkeypatch):
     """The same masks and classifier, whose outputs are taken for a softmax's."""
     return made_module(monkeypatch, "single_label")
+
+
+def judged(module, image, labels):
+    """The terms, and the masked images' logits."""
+    batch = Batch(image, labels, ("",) * len(image))
+    found = module.objective.judge(module.explanandum, batch, module.network(image), fresh=True)
+    return found.terms, found.masked_logits
 
 
 def expected_terms(module, image):
@@ -86,7 +95,7 @@ def expected_terms(module, image):
 
 
 def test_every_term_is_that_of_the_plain_loops(module, image):
-    terms, masked_logits = module.loss_terms(image, LABELS)
+    terms, masked_logits = judged(module, image, LABELS)
     expected = expected_terms(module, image)
     assert tuple(terms) == tuple(expected) == TERMS
     for name, term in terms.items():
@@ -100,7 +109,7 @@ def test_each_image_alone_has_the_terms_of_the_plain_loops(module, image):
     logits = module.network.logits.detach()
     for index in range(len(LABELS)):
         module.network.logits = nn.Parameter(logits[[index]])
-        terms, _ = module.loss_terms(image[[index]], LABELS[[index]])
+        terms, _ = judged(module, image[[index]], LABELS[[index]])
         whole = dict(zip(("image", "labels", "logits"), (image, LABELS, logits), strict=True))
         linear = module.explanandum.model.linear
 
@@ -124,7 +133,7 @@ def test_what_is_logged_is_what_the_loops_say(module, image, stage):
     (module.training_step if stage == "train" else module.validation_step)(batch, 0)
     expected = expected_terms(module, image)
     weights = {"classification": 1.0} | asdict(WEIGHTS)
-    means = {name: module.means[name].compute().item() for name in LOSS_NAMES if name.startswith(stage)}
+    means = {name: module.means[name].compute().item() for name in loss_names(TERMS) if name.startswith(stage)}
     for name, value in expected.items():
         assert means[f"{stage}/{name}"] == pytest.approx(value, abs=1e-5)
         assert means[f"{stage}/{name}_weighted"] == pytest.approx(weights[name] * value, abs=1e-5)
@@ -154,8 +163,8 @@ ONE_LABEL = torch.eye(len(CLASSES))[[2, 0, 2, 3]]
 
 
 def test_only_the_classification_loss_differs_for_a_single_label_explanandum(module, single_label_module, image):
-    terms, masked_logits = single_label_module.loss_terms(image, ONE_LABEL)
-    of_multi_label, _ = module.loss_terms(image, ONE_LABEL)
+    terms, masked_logits = judged(single_label_module, image, ONE_LABEL)
+    of_multi_label, _ = judged(module, image, ONE_LABEL)
     true = ONE_LABEL.argmax(dim=1).tolist()
     rows = [-math.log(reference.softmax(row)[c]) for row, c in zip(nested(masked_logits), true, strict=True)]
     assert terms["classification"].item() == pytest.approx(sum(rows) / len(rows), abs=1e-5)
@@ -169,7 +178,7 @@ def test_a_single_label_explanandum_recognises_its_most_probable_class_alone(sin
     module.explanandum.model.linear.bias.data -= 100  # none passes a threshold
     module.validation_step(batch, 0)
     with torch.no_grad():
-        plain, (_, masked) = module.explanandum(image), module.loss_terms(image, ONE_LABEL)
+        plain, (_, masked) = module.explanandum(image), judged(module, image, ONE_LABEL)
     for f_score, logits in ((module.unmasked_f_score, plain), (module.val_f_score, masked)):
         assert f_score.compute().item() == pytest.approx(macro_f_score(logits.argmax(dim=1), ONE_LABEL.argmax(dim=1)))
 

@@ -21,13 +21,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import evaluate
 import train
-from explainer import entry, machine, module
+from explainer import entry, losses, machine
 from explainer.attribution import METHODS
-from explainer.module import TERMS, NonFiniteLossError
+from explainer.module import NonFiniteLossError
+from explainer.objective import Explain
 from explainer.progress import ProgressLines
 from explainer.report.tables import read_table
 from explainer.run_folder import RunFolder
 from explainer.weights import read_metadata
+
+TERMS = tuple(Explain().weights)
 
 
 @pytest.fixture(scope="module")
@@ -154,14 +157,14 @@ def test_tensorboard_has_the_config_and_hparams_with_the_best_loss(events, small
 
 
 def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
-    original = module.losses.bound_loss
+    original = losses.bound_loss
     calls = []
 
     def breaks_later(*values):
         calls.append(1)
         return original(*values) * (float("nan") if len(calls) > STEPS + 4 else 1)  # in the second epoch
 
-    monkeypatch.setattr(module.losses, "bound_loss", breaks_later)
+    monkeypatch.setattr(losses, "bound_loss", breaks_later)
     with pytest.raises(NonFiniteLossError, match=r"train loss at epoch 1, step \d: bound = nan\."):
         train.main(arguments(tmp_path))
     run = RunFolder(tmp_path / "run")

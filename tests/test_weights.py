@@ -11,7 +11,6 @@ from toy_models import GapNet, SmallNet, card
 
 from explainer.classifiers import build_classifier
 from explainer.explanandum import Explanandum
-from explainer.losses import LossWeights
 from explainer.module import ExplainerModule
 from explainer.network import Explainer
 from explainer.weights import load_matching, read_metadata, read_state_dict, save_weights
@@ -182,7 +181,7 @@ def explainer_module(classes):
     """An ExplainerModule with the smallest parts."""
     names = tuple("abcdefg"[:classes])
     network = Explainer(classes, "tu-test_resnet", output_stride=16)
-    return ExplainerModule(network, Explanandum(SmallNet(classes), card(classes=names)), LossWeights())
+    return ExplainerModule(network, Explanandum(SmallNet(classes), card(classes=names)))
 
 
 def test_a_checkpoint_of_another_class_count_is_an_error_that_says_so():

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import train
 from command_line import make_datamodule, parse
-from explainer.distillation.lesson import Lesson
 from explainer.explanandum import Explanandum
 from explainer.machine import make_trainer
 from explainer.module import ExplainerModule
@@ -27,8 +26,8 @@ def validate(run, devices):
     options.data.mean, options.data.std = train.normalisation(options.run.explanandum)
     explanandum, datamodule = Explanandum.load(folder.explanandum), make_datamodule(options)
     train.prepare_lessons(options, datamodule, explanandum)
-    lesson = Lesson(options.distill) if options.distill.teachers else None
-    module = ExplainerModule(folder.load_explainer(), explanandum, options.loss, lesson=lesson)
+    parts = {"objective": train.make_objective(options), "lesson": train.make_lesson(options)}
+    module = ExplainerModule(folder.load_explainer(), explanandum, **parts)
     trainer = make_trainer(options.machine)
     metrics = trainer.validate(module, datamodule=datamodule, verbose=False)[0]
     return metrics, trainer.is_global_zero

@@ -38,11 +38,17 @@ class Lesson:
 
     Args:
         options: how the Explainer learns, and from whom: the T teachers in the order of the maps.
+        alone: whether there is nothing else to learn from; then the weight is 1 for good.
     """
 
-    def __init__(self, options: DistillOptions) -> None:
+    def __init__(self, options: DistillOptions, *, alone: bool = False) -> None:
         self.options = options
         self.teachers = options.teachers
+        self.alone = alone
+
+    def weight_at(self, epochs: float) -> float:
+        """Of the distillation loss in training, after so many epochs (with fractions)."""
+        return 1.0 if self.alone else self.options.weight_at(epochs)
 
     def losses(self, mask_logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `distillation_losses`."""
