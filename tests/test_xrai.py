@@ -8,17 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from captum.attr import IntegratedGradients
 from reference import xrai as reference
 from skimage import data, transform
 from torch import nn
 from toy_models import FlatNet, SmallNet, freeze
 
 from explainer.attribution import CannotExplain
+from explainer.attribution.backward import integrated_gradients
 from explainer.attribution.xrai import (
     LEAST_NEW,
     XRAI,
-    _integrated_gradients,
     grow,
     segment_masks,
     to_picture,
@@ -100,22 +99,11 @@ def test_the_map_is_the_packages_where_the_integrals_need_no_steps(picture, pack
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-7)
 
 
-def test_the_integrals_are_captums(picture):
-    explanandum, image = freeze(SmallNet()), as_image(picture)
-    baseline = torch.full((3, 1, 1), 0.3)
-    found = _integrated_gradients(explanandum, image, baseline, torch.tensor([2, 0]), steps=7, chunk=3)
-    for target, single in zip((2, 0), found, strict=True):
-        expected = IntegratedGradients(explanandum).attribute(
-            image, baseline.expand_as(image), target, n_steps=7, method="riemann_middle"
-        )[0]
-        torch.testing.assert_close(single, expected.float(), rtol=1e-3, atol=1e-7)
-
-
 def test_a_map_holds_the_attributions_of_its_segments(picture):
     explanandum, image = freeze(SmallNet()), as_image(picture)
     found = XRAI(explanandum, "slic", steps=3)(image, torch.tensor([1]))
     black, white = (
-        _integrated_gradients(explanandum, image, torch.full((3, 1, 1), grey), torch.tensor([1]), 3, 8)
+        integrated_gradients(explanandum, image, torch.full((3, 1, 1), grey), torch.tensor([0]), torch.tensor([1]), 3)
         for grey in (0.0, 1.0)
     )
     attribution = ((black + white) / 2).amax(dim=1)

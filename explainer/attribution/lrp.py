@@ -8,15 +8,15 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from explainer.attribution.base import AttributionMethod, no_maps
-from explainer.attribution.cam import turn_of_each
+from explainer.attribution.backward import turn_of_each
+from explainer.attribution.base import SharingMethod
 from explainer.attribution.checks import number, one_of
 from explainer.attribution.relevance import Composite, RelevanceRules
 from explainer.capture import CannotExplain
 from explainer.explanandum import Explanandum
 
 
-class LRP(AttributionMethod):
+class LRP(SharingMethod):
     """The target's logit, handed down from layer to layer to the pixels, each layer's share by what it contributed.
 
     Maps are negative where pixels speak against the class. They sum to the logit, but for what biases absorb, and z+
@@ -43,26 +43,14 @@ class LRP(AttributionMethod):
         self.composite: Composite = composite
         self.epsilon = epsilon
 
-    def __call__(self, image: Tensor, target: Tensor) -> Tensor:
-        """Maps [B,H,W] of either sign, summed over colours.
+    def _maps(self, image: Tensor, image_index: Tensor, target: Tensor) -> Tensor:
+        """Maps [M,H,W] of either sign, summed over colours.
 
         Raises:
             CannotExplain: if the classifier does anything that LRP has no rule for.
         """
-        return self._maps(image, torch.arange(len(image), device=target.device), target)
-
-    def present_class_maps(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All present classes from one forward pass, and as many backward passes as an image has classes at most."""
-        image_index, target = labels.bool().nonzero(as_tuple=True)
-        used, position = image_index.unique(return_inverse=True)
-        return self._maps(image[used], position, target), image_index, target
-
-    def _maps(self, image: Tensor, image_index: Tensor, target: Tensor) -> Tensor:
-        """Maps [M,H,W] of targets [M] in the images [M] of the batch, which are sorted."""
         if torch.is_inference_mode_enabled():
             raise CannotExplain("LRP takes gradients, which torch.inference_mode() forbids; use torch.no_grad().")
-        if len(target) == 0:
-            return no_maps(image)
         maps = torch.zeros(len(target), *image.shape[-2:], device=image.device)
         turn = turn_of_each(image_index)
         last = int(turn.max())

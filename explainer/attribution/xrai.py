@@ -11,11 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from explainer.attribution.base import AttributionMethod, no_maps
+from explainer.attribution.backward import integrated_gradients
+from explainer.attribution.base import SharingMethod, no_maps
 from explainer.attribution.checks import number, one_of, whole
-from explainer.attribution.mask_optimisation import gradient_chunk
-from explainer.attribution.perturb import ChunkSize, Classifier, checked_chunk_size
-from explainer.capture import CannotExplain
+from explainer.attribution.perturb import (
+    ChunkSize,
+    card_statistics,
+    checked_chunk_size,
+    gradient_chunk,
+    plain_images,
+)
 from explainer.explanandum import ClassifierCard, Explanandum
 
 Segments = Literal["felzenszwalb", "slic", "both"]
@@ -38,7 +43,7 @@ LEAST_NEW = 50
 """Pixels that a segment must have besides those taken before, else it is left out (authors' code)."""
 
 
-class XRAI(AttributionMethod):
+class XRAI(SharingMethod):
     """Segments of several finenesses, taken one by one: in each turn the one whose attributions are densest.
 
     A segment gives the pixels that it takes, and none took before, their mean attribution. Attributions are integrated
@@ -74,15 +79,6 @@ class XRAI(AttributionMethod):
         self.baselines = read_baselines(baselines)
         self.chunk_size = checked_chunk_size(chunk_size)
 
-    def __call__(self, image: Tensor, target: Tensor) -> Tensor:
-        """Maps [B,H,W] of either sign, constant within what a segment brought."""
-        return self._maps(image, torch.arange(len(image), device=target.device), target)
-
-    def present_class_maps(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All present classes of an image from the same segments and forward passes."""
-        image_index, target = labels.bool().nonzero(as_tuple=True)
-        return self._maps(image, image_index, target), image_index, target
-
     def _maps(self, image: Tensor, image_index: Tensor, target: Tensor) -> Tensor:
         """Maps [M,H,W] of targets [M] in the images [M] of the batch, which are sorted."""
         maps = [no_maps(image)]
@@ -96,11 +92,10 @@ class XRAI(AttributionMethod):
 
     def _attributions(self, image: Tensor, target: Tensor) -> Tensor:
         """Of targets [M] to the pixels of one image [1,3,H,W]: [M,H,W]."""
-        mean, std = _statistics(self.explanandum.card, image)
-        chunk = gradient_chunk(self.chunk_size, image)
+        chunk, first = gradient_chunk(self.chunk_size, image), torch.zeros_like(target)
         of_each_baseline = [
-            _integrated_gradients(self.explanandum, image, (grey - mean) / std, target, self.steps, chunk)
-            for grey in self.baselines
+            integrated_gradients(self.explanandum, image, baseline, first, target, self.steps, chunk)
+            for baseline in (plain_images(image, self.explanandum.card, grey) for grey in self.baselines)
         ]
         return torch.stack(of_each_baseline).mean(dim=0).amax(dim=1)
 
@@ -119,35 +114,10 @@ def read_baselines(baselines: Sequence[float] | float) -> tuple[float, ...]:
     return listed
 
 
-def _statistics(card: ClassifierCard, image: Tensor) -> tuple[Tensor, Tensor]:
-    mean, std = (torch.tensor(values, device=image.device)[:, None, None] for values in (card.mean, card.std))
-    return mean, std
-
-
 def to_picture(image: Tensor, card: ClassifierCard) -> Picture:
     """A normalised image [3,H,W] as a picture."""
-    mean, std = _statistics(card, image)
+    mean, std = card_statistics(card, image)
     return (image.detach().float() * std + mean).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-
-
-def _integrated_gradients(
-    classifier: Classifier, image: Tensor, baseline: Tensor, target: Tensor, steps: int, chunk: int
-) -> Tensor:
-    """Integrated gradients of the logits of targets [M] for one image [1,3,H,W]: [M,3,H,W]."""
-    if torch.is_inference_mode_enabled():
-        raise CannotExplain("XRAI takes gradients, which torch.inference_mode() forbids; use torch.no_grad().")
-    image = image.detach()
-    way = image - baseline.to(image.dtype)
-    total = torch.zeros(len(target), *image.shape[1:], device=image.device)
-    with torch.enable_grad():
-        for part in ((torch.arange(steps, device=image.device) + 0.5) / steps).split(chunk):
-            inputs = (image - (1 - part.to(image.dtype))[:, None, None, None] * way).requires_grad_()
-            logits = classifier(inputs).sum(dim=0)
-            if not logits.requires_grad:
-                raise CannotExplain("The logits have no gradient by the image; take a method that needs outputs only.")
-            for index, label in enumerate(target.tolist(), start=-len(target)):
-                total[index] += torch.autograd.grad(logits[label], inputs, retain_graph=index < -1)[0].sum(dim=0)
-    return total / steps * way
 
 
 def segment_masks(picture: Picture, segments: Segments) -> NDArray[np.bool_]:
