@@ -50,6 +50,11 @@ def variants(teachers: Sequence[str], options: Sequence[str], imitations: str = 
     return {"no teacher": [], **chosen, **alone}
 
 
+def flags(prefix: str, items: Sequence[str]) -> list[str]:
+    """`decay=0.5` as a command line has it: `--distill.decay 0.5`."""
+    return [word for item in items for word in f"{prefix}{item}".split("=", 1)]
+
+
 def evaluated(run: RunFolder, methods: Sequence[str], tables: Sequence[str], more: Sequence[str]) -> dict[str, Row]:
     """Numbers of each method."""
     output = run.path / "evaluation"
@@ -109,8 +114,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/distillation"), help="Folder of runs and tables.")
     parser.add_argument("options", nargs="*", help="Options of train.py, after --.")
     options = parser.parse_args(arguments)
-    distill = [word for item in options.distill for word in f"--distill.{item}".split("=", 1)]
-    more = [word for item in options.evaluate for word in f"--{item}".split("=", 1)]
+    distill = flags("--distill.", options.distill)
+    more = flags("--", options.evaluate)
     more += [] if options.limit is None else ["--limit", str(options.limit)]
     numbers: list[Row] = []
     steps: list[Row] = []

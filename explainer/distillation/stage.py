@@ -30,7 +30,7 @@ SECONDS_A_SHARD = 300.0
 """What is computed is written down after so many images, or so long: a kill loses no more than that."""
 
 PASSING = re.compile(
-    r"(OutOfMemory|Accelerator|Memory|OS|IO|Permission|Timeout|FileNotFound|BlockingIO|BrokenPipe|Connection)Error\b"
+    r"(OutOfMemory|Accelerator|Memory|OS|Permission|Timeout|FileNotFound|BlockingIO|BrokenPipe|Connection)Error\b"
     r"|BrokenProcessPool|RuntimeError: (CUDA|cuDNN|CUBLAS|.*alloc_cpu|.*not enough memory)"
 )
 """Beginnings of reasons that are none of the image's, and must not be kept as if they were."""

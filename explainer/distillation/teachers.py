@@ -80,8 +80,6 @@ def try_teachers(options: DistillOptions, card: ClassifierCard) -> None:
         ValueError: as `teacher_specs`, and for a value that a method does not take.
     """
     specs = teacher_specs(options)
-    if not specs:
-        return
     with torch.device("meta"):  # costs nothing
         model, _ = build_classifier(card.architecture, len(card.classes), "none", card.hidden, card.image_size)
     for text, spec in zip(options.teachers, specs, strict=True):
