@@ -152,5 +152,5 @@ def test_what_has_no_gradient_is_refused():
 
     with pytest.raises(CannotExplain, match="no gradient"):
         XRAI(freeze(Detached()), "slic", steps=1)(torch.rand(1, 3, 32, 32), torch.tensor([0]))
-    with torch.inference_mode(), pytest.raises(CannotExplain, match=r"use torch\.no_grad"):
+    with torch.inference_mode(), pytest.raises(CannotExplain, match=r"ask it under torch\.no_grad"):
         XRAI(freeze(SmallNet()), "slic", steps=1)(torch.rand(1, 3, 32, 32), torch.tensor([0]))
