@@ -13,10 +13,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 REMEDY = "Repair or remove the file, or pass --on_bad_image skip to leave such files out."
 WHITE = (255, 255, 255, 255)
+NOT_OPENED = {"EPS", "WMF"}
+"""Formats that are programs rather than pixels: to read them, Pillow starts another program on the file."""
 
 
 class BadImageError(ValueError):
     """A file that should hold an image or a mask cannot be used; the message names the file, reason and remedy."""
+
+    @property
+    def complaint(self) -> str:
+        """The message without the remedy, which is that of programs that read data sets."""
+        return str(self).removesuffix(REMEDY).strip()
 
 
 def load_image(path: Path | str, *, use_exif: bool = True) -> Image.Image:
@@ -32,9 +39,15 @@ def load_image(path: Path | str, *, use_exif: bool = True) -> Image.Image:
         A PIL image of mode "RGB".
 
     Raises:
-        BadImageError: If the file is missing, truncated, empty or not an image.
+        BadImageError: If the file is missing, truncated, empty or not an image, or has more than
+            `Image.MAX_IMAGE_PIXELS` pixels: a small file may unpack to more than the memory holds.
     """
-    return _read(path, lambda image: _to_rgb(ImageOps.exif_transpose(image) if use_exif else image))
+    return _read(path, upright_rgb if use_exif else _to_rgb)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as 8-bit RGB, turned as its EXIF orientation says; see `load_image`."""
+    return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def load_mask(path: Path | str, size: tuple[int, int], image_path: Path | str = "its image") -> Image.Image:
@@ -67,10 +80,11 @@ def load_mask(path: Path | str, size: tuple[int, int], image_path: Path | str = 
 def _read(path: Path | str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     """Open, decode and convert; anything that a decoder throws at us means that the file is bad."""
     try:
-        # A large photograph is legitimate up to PIL's hard limit, and a file's odd metadata is not the user's worry.
+        # A file's odd metadata is not the user's worry.
         with warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("ignore")
-            with Image.open(file) as image:
+            with Image.open(file, formats=openable_formats()) as image:
+                refuse_bombs(image)
                 image.load()
                 return convert(image)
     except MemoryError:
@@ -79,11 +93,33 @@ def _read(path: Path | str, convert: Callable[[Image.Image], Image.Image]) -> Im
         raise BadImageError(_complaint(path, error)) from error
 
 
+def openable_formats() -> list[str]:
+    """The formats that are read: all that Pillow knows, except NOT_OPENED."""
+    Image.init()
+    return [name for name in Image.ID if name not in NOT_OPENED]
+
+
+def refuse_bombs(image: Image.Image) -> None:
+    """Check an opened image before it is unpacked; Pillow only warns of what is not twice too large.
+
+    Raises:
+        Image.DecompressionBombError: if it has more than `Image.MAX_IMAGE_PIXELS` pixels.
+    """
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise Image.DecompressionBombError(
+            f"it has {_by(image.size)} pixels, more than the {limit:,} that are taken for a photograph's and not for a "
+            "decompression bomb's; make it smaller"
+        )
+
+
 def _complaint(path: Path | str, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         reason = "there is no such file"
     elif isinstance(error, UnidentifiedImageError):
         reason = "it is not an image of a known format"
+    elif isinstance(error, Image.DecompressionBombError):
+        reason = str(error)
     else:
         reason = f"{type(error).__name__}: {error}"
     return f"Cannot read image {path}: {reason}. {REMEDY}"

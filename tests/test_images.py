@@ -117,13 +117,20 @@ def test_a_bad_file_is_named_with_a_remedy(tmp_path, name):
         load_image(tmp_path / name)
 
 
-def test_a_large_photograph_is_read_up_to_the_hard_limit_of_pil(tmp_path, monkeypatch):
+def test_a_decompression_bomb_is_refused_from_where_pil_only_warns(tmp_path, monkeypatch):
     Image.new("L", (10, 15)).save(tmp_path / "large.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # PIL warns from here on, and refuses from twice as many
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
     assert load_image(tmp_path / "large.png").size == (10, 15)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    with pytest.raises(BadImageError, match="DecompressionBombError"):
-        load_image(tmp_path / "large.png")
+    for limit in (149, 50):  # PIL itself refuses from twice as many on
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(BadImageError, match=r"large\.png.*bomb"):
+            load_image(tmp_path / "large.png")
+
+
+def test_a_picture_that_is_a_program_is_not_run(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "drawing.eps")
+    with pytest.raises(BadImageError, match="not an image of a known format"):
+        load_image(tmp_path / "drawing.eps")
 
 
 def test_a_mask_keeps_its_indices_whatever_the_palette_says(tmp_path):
