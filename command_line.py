@@ -7,7 +7,7 @@ import argparse
 import difflib
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
+from classifier_options import LISTS, ClassifierOptions, add_lists
 from datamodules import DataOptions, ImageDataModule, ShapesOptions, build_datamodule
 from explainer.distillation.options import DistillOptions
 from explainer.finetune import FinetuneOptions
@@ -22,10 +23,13 @@ from explainer.losses import LossWeights
 from explainer.machine import MachineOptions
 from explainer.objective import ObjectiveName
 from explainer.optimizer import OptimizerOptions
+from explainer.own_classifier import is_own, own_name
 from explainer.rtis import RtisOptions
 from explainer.run_folder import RunFolder
 
 CONFIGS = Path(__file__).parent / "configs"
+OWN_RECIPE = "own.yaml"
+"""For classifiers of the user's own, whatever the data set."""
 AUTO = "auto"
 OptionsT = TypeVar("OptionsT")
 
@@ -36,7 +40,7 @@ class RunOptions:
 
     Args:
         dataset: Data set.
-        explanandum: Classifier to explain: a torchvision name, timm:NAME, or auto: a tiny one for shapes, else vgg16.
+        explanandum: Classifier: torchvision's NAME, timm:NAME, your FILE.py:FUNCTION, or auto (vgg16; tiny for shapes).
         explanandum_weights: What its training starts from: imagenet (downloaded), none, or a file.
         encoder: Encoder of the Explainer, as segmentation-models-pytorch names it.
         encoder_weights: What the encoder starts from: none (as the paper says), imagenet (downloaded), or a file.
@@ -97,6 +101,7 @@ class TrainOptions:
     data: DataOptions = field(default_factory=DataOptions)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
+    classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
     loss: LossWeights = field(default_factory=LossWeights)
     rtis: RtisOptions = field(default_factory=RtisOptions)
     finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
@@ -124,9 +129,10 @@ class TrainOptions:
 
 FLAT: dict[str, tuple[type, set[str | int]]] = {
     "run": (RunOptions, set()),
-    "data": (DataOptions, {"mean", "std", "seed"}),  # the classifier's business, and the run's
+    "data": (DataOptions, {"mean", "std", "seed", "class_names"}),  # the classifier's business, and the run's
     "optimizer": (OptimizerOptions, set()),
     "machine": (MachineOptions, set()),
+    "classifier": (ClassifierOptions, set(LISTS)),
 }
 NESTED: dict[str, type] = {
     "loss": LossWeights,
@@ -204,6 +210,7 @@ def make_parser(default_config: Path | None = None) -> Parser:
         default=[],
         help="Methods, as evaluate.py --methods has them, e.g. group_cam pami:second_run=false; none by default.",
     )
+    add_lists(parser)
     make_flags(parser)
     return parser
 
@@ -225,6 +232,7 @@ def parse(arguments: Sequence[str]) -> tuple[TrainOptions, str]:
 
     Raises:
         SystemExit: with status 2 and a message for anything that is not valid.
+        ValueError: for a file that names code to run, which the command line itself does not name.
     """
     arguments = _config_files_first(arguments)
     resumed = _peek(arguments).resume
@@ -237,6 +245,8 @@ def parse(arguments: Sequence[str]) -> tuple[TrainOptions, str]:
     parser = make_parser(None if asks_for_help or resumed else find_recipe(arguments))
     namespace = parser.parse_args(arguments)
     options = to_options(namespace)
+    if is_own(options.run.explanandum) and not _peek(arguments).explanandum:
+        refuse_to_run(options.run.explanandum)
     # One-time wishes; whoever repeats the run has them no more.
     namespace.resume, namespace.refit, namespace.distill.cache_info = None, False, False
     namespace.distill.shard = DistillOptions.shard
@@ -245,6 +255,18 @@ def parse(arguments: Sequence[str]) -> tuple[TrainOptions, str]:
         saved = parser.dump(parser.parse_args(["--config", str(folder.config)]), skip_unset=False)
         refuse_changes(yaml.safe_load(saved), yaml.safe_load(config))
     return options, config
+
+
+def refuse_to_run(code: str) -> NoReturn:
+    """A file must not have code run that whoever starts the program has not named.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(
+        f"The configuration has its classifier made by code, '{code}', which runs only if you name it. If you trust "
+        f"it, add --explanandum {code}, with the path where it lies."
+    )
 
 
 MAY_CHANGE = {"epochs", "patience", "stage", "data_root", "workers", "output", "name", "limit_test"}
@@ -273,7 +295,9 @@ def refuse_changes(saved: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 
 def _fixed(name: str, value: Any) -> Any:
-    """An option, or of a group what can't change."""
+    """An option, or of a group what can't change; the user's own code may have moved."""
+    if name == "explanandum":
+        return own_name(value)
     free = MAY_CHANGE_WITHIN.get(name, set())
     return {key: item for key, item in value.items() if key not in free} if isinstance(value, dict) else value
 
@@ -292,8 +316,9 @@ def find_recipe(arguments: Sequence[str]) -> Path | None:
         content = _yaml(Path(file)) if Path(file).is_file() else {}
         chosen |= {key: content[key] for key in chosen if isinstance(content, dict) and key in content}
     chosen |= {key: getattr(peeked, key) for key in chosen if getattr(peeked, key)}
-    classifier = settled(chosen["explanandum"], chosen["dataset"]).replace(":", "-")
-    recipe = CONFIGS / f"{chosen['dataset']}_{classifier}.yaml"
+    classifier = settled(chosen["explanandum"], chosen["dataset"])
+    name = OWN_RECIPE if is_own(classifier) else f"{chosen['dataset']}_{classifier}.yaml".replace(":", "-")
+    recipe = CONFIGS / name
     return recipe if recipe.is_file() else None
 
 
@@ -328,14 +353,20 @@ def _peek(arguments: Sequence[str]) -> argparse.Namespace:
 
 def to_options(namespace: Namespace | dict[str, Any]) -> TrainOptions:
     """Parsed arguments, or a run's saved config, as dataclasses."""
-    flat: dict[str, Any] = {name: to_dataclass(options, namespace) for name, (options, _) in FLAT.items()}
+    # What the classifier's options call the same, the data set is told once it is known what classifier it is.
+    late = {"data": set(LISTS)}
+    flat: dict[str, Any] = {
+        name: to_dataclass(options, namespace, late.get(name, set())) for name, (options, _) in FLAT.items()
+    }
     nested: dict[str, Any] = {name: to_dataclass(options, namespace[name]) for name, options in NESTED.items()}
     return TrainOptions(**flat, **nested)
 
 
-def to_dataclass(options: type[OptionsT], values: Namespace | dict[str, Any]) -> OptionsT:
+def to_dataclass(
+    options: type[OptionsT], values: Namespace | dict[str, Any], left_out: Collection[str] = ()
+) -> OptionsT:
     """The fields of a dataclass picked from parsed arguments."""
-    names = [item.name for item in fields(options) if item.name in values]  # type: ignore[arg-type]
+    names = [item.name for item in fields(options) if item.name in values and item.name not in left_out]  # type: ignore[arg-type]
     return options(**{name: values[name] for name in names})
 
 

@@ -31,6 +31,7 @@ from explainer.evaluation.tables import SplitFacts, Table
 from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation
 from explainer.machine import MachineOptions, make_asking_trainer, precision_of
+from explainer.own_classifier import own_name
 from explainer.progress import progress
 from explainer.run_folder import require_writable
 
@@ -111,7 +112,9 @@ def output_of(options: EvaluateOptions) -> Path:
         return options.output
     if options.run is not None:
         return options.run / "evaluation"
-    return Path("evaluation") / f"{options.dataset}_{options.explanandum}".replace(":", "-").replace("/", "-")
+    return Path("evaluation") / f"{options.dataset}_{own_name(str(options.explanandum))}".replace(":", "-").replace(
+        "/", "-"
+    )
 
 
 def make_setting(options: EvaluateOptions, wishes: Wishes, subject: Subject) -> Setting:

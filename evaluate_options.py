@@ -1,17 +1,18 @@
 """The command line of evaluate.py."""
 
 import argparse
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from classifier_options import LISTS, ClassifierOptions, add_lists
 from command_line import HelpFormatter, Parser, make_flags, to_dataclass
 from explainer.attribution.spec import method_rows, parse_method
 from explainer.evaluation.options import TABLES, TableOptions
 from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation, parse_ablation
-from explainer.explanandum import OutputKind
 from explainer.machine import MachineOptions
+from explainer.own_classifier import is_own
 
 ALL = "all"
 DEFAULT_METHODS = ["explainer", "grad_cam"]
@@ -25,7 +26,8 @@ class EvaluateOptions:
     Args:
         run: Folder that train.py made; without one, say --dataset and --explanandum.
         dataset: Data set, without a run.
-        explanandum: Trained classifier, without a run: a torchvision name or timm:NAME.
+        explanandum: Trained classifier, without a run: a torchvision name, timm:NAME, or one of your own
+            (file.py:function or module:function). With a run only to say where the code lies that makes its classifier.
         explanandum_weights: Its weights, head included: a file (also train.py's), or imagenet (downloaded, default).
         split: Split of the data set.
         output: Folder of the tables; RUN/evaluation, or evaluation/<dataset>_<explanandum>, if not given.
@@ -35,7 +37,6 @@ class EvaluateOptions:
         data_root: Folder of the data set; the run's (without a run data) if not given.
         workers: Processes that load images; the run's (without a run 2) if not given.
         on_bad_image: What to do about an unreadable image: stop, or leave it out and say so; the run's if not given.
-        output_kind: Without a run: whether the classes exclude each other (softmax); by default only those of imagenet.
         maps: Folder that keeps the maps for other evaluations; OUTPUT/maps if not given.
         keep_maps: Keep the maps (four bytes per pixel, class and method).
         shortcut_class: Plant the shortcut of this class in shapes, if the run itself has none.
@@ -54,23 +55,22 @@ class EvaluateOptions:
     data_root: Path | None = None
     workers: int | None = None
     on_bad_image: Literal["error", "skip"] | None = None
-    output_kind: OutputKind | None = None
     maps: Path | None = None
     keep_maps: bool = True
     shortcut_class: str | None = None
     other_run: Path | None = None
+    classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
 
     def __post_init__(self) -> None:
         """Either a run, or a data set and a classifier."""
-        named = (self.dataset is not None, self.explanandum is not None)
-        if (self.run is not None and any(named)) or (self.run is None and not all(named)):
+        named = (self.dataset is not None, self.explanandum is not None and not is_own(self.explanandum))
+        if (self.run is not None and any(named)) or (self.run is None and None in (self.dataset, self.explanandum)):
             raise ValueError(
                 "Give either --run RUN, or both --dataset and --explanandum (with --explanandum_weights FILE)."
             )
         if self.run is not None:
-            own = [
-                name for name in ("image_size", "explanandum_weights", "output_kind") if getattr(self, name) is not None
-            ]
+            own = [name for name in ("image_size", "explanandum_weights") if getattr(self, name) is not None]
+            own += self.classifier.given
             if own:
                 raise ValueError(f"--{own[0]} is the run's own; give it only without --run.")
         if self.maps is not None and not self.keep_maps:
@@ -121,7 +121,9 @@ def make_parser() -> Parser:
         description="Evaluate attribution methods: methods x tables, from one set of maps.",
         formatter_class=HelpFormatter,
     )
-    parser.add_class_arguments(EvaluateOptions, None)
+    parser.add_class_arguments(EvaluateOptions, None, skip={"classifier"})
+    parser.add_class_arguments(ClassifierOptions, None, skip=set(LISTS))
+    add_lists(parser)
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -177,6 +179,7 @@ def parse_evaluation(arguments: list[str]) -> tuple[EvaluateOptions, Wishes, Mac
     parser = make_parser()
     given = parser.parse_args(arguments)
     try:
+        given["classifier"] = to_dataclass(ClassifierOptions, given)
         options = to_dataclass(EvaluateOptions, given)
     except ValueError as error:
         parser.error(str(error))

@@ -6,16 +6,17 @@ from typing import Any
 
 import torch
 
+from classifier_options import named_architecture, require_known_classes
 from command_line import TrainOptions, make_datamodule, parse
 from datamodules import ImageDataModule
 from evaluate_options import EvaluateOptions
 from explainer.attribution import AttributionMethod
 from explainer.attribution.spec import parse_method
-from explainer.classifiers import normalisation
 from explainer.evaluation import NamedMethod, named_method
 from explainer.explanandum import ClassifierCard, Explanandum, open_explanandum
 from explainer.machine import MachineOptions, precision_of
 from explainer.network import Explainer
+from explainer.own_classifier import is_own, own_code, use_own_code
 from explainer.run_folder import RunFolder
 
 
@@ -64,7 +65,7 @@ def open_subject(options: EvaluateOptions, machine: MachineOptions) -> Subject:
     if options.run is not None:
         folder = RunFolder(options.run)
         folder.read_config()  # its error says what a run folder is
-        explanandum = folder.load_explanandum()
+        explanandum = open_run(folder, options.explanandum, options.classifier.target_layer)
         datamodule = run_data(options, folder, explanandum.card)
         network, hours = None, None
         if folder.explainer.is_file():
@@ -73,9 +74,11 @@ def open_subject(options: EvaluateOptions, machine: MachineOptions) -> Subject:
     else:
         trained, card = requested(options)
         datamodule = open_data(options, trained, card)
-        output = options.output_kind or ("single_label" if datamodule.single_label else "multi_label")
+        require_known_classes(options.classifier, datamodule)
+        output = options.classifier.output_kind or ("single_label" if datamodule.single_label else "multi_label")
         card = replace(card, classes=datamodule.classes, output=output)
-        explanandum = open_explanandum(options.explanandum_weights or "imagenet", card)
+        explanandum = open_explanandum(options.explanandum_weights or default_weights(card.architecture), card)
+        explanandum.reading(options.classifier.target_layer)
         datamodule = open_data(options, trained, explanandum.card)  # a file of ours says how it wants its images
         subject = Subject(card.architecture, explanandum, datamodule, precision)
     if subject.datamodule.classes != explanandum.card.classes:
@@ -88,9 +91,17 @@ def open_subject(options: EvaluateOptions, machine: MachineOptions) -> Subject:
     return subject
 
 
+def open_run(folder: RunFolder, code: str | None, target_layer: str) -> Explanandum:
+    """A run's classifier; `code` says where the user's own code lies, if that makes it."""
+    if code:
+        use_own_code(code)
+    return folder.load_explanandum().reading(target_layer)
+
+
 def run_data(options: EvaluateOptions, folder: RunFolder, card: ClassifierCard) -> ImageDataModule:
     """A run's data set, its images prepared as its classifier wants them."""
-    trained, _ = parse(["--config", str(folder.config)])
+    named = ["--explanandum", options.explanandum] if options.explanandum else []
+    trained, _ = parse(["--config", str(folder.config), *named])
     return open_data(options, trained, card)
 
 
@@ -99,10 +110,18 @@ def requested(options: EvaluateOptions) -> tuple[TrainOptions, ClassifierCard]:
     names = ["--dataset", str(options.dataset), "--explanandum", str(options.explanandum)]
     given = ["--image_size", str(options.image_size)] if options.image_size else []
     trained, _ = parse([*names, *given])
-    name = trained.run.explanandum
+    trained.classifier = options.classifier
+    name = named_architecture(trained.run.explanandum)
     return trained, ClassifierCard(
-        name, (), trained.data.image_size, *normalisation(name), hidden=trained.finetune.hidden
+        *(name, (), trained.data.image_size, *options.classifier.normalisation(name)),
+        hidden=trained.finetune.hidden,
+        version=own_code(name).version if is_own(name) else "",
     )
+
+
+def default_weights(architecture: str) -> str:
+    """Of a trained classifier, if no file is named: those published, or those that the user's own code gives it."""
+    return "none" if is_own(architecture) else "imagenet"
 
 
 def open_data(options: EvaluateOptions, trained: TrainOptions, card: ClassifierCard) -> ImageDataModule:
@@ -111,7 +130,10 @@ def open_data(options: EvaluateOptions, trained: TrainOptions, card: ClassifierC
     changes: dict[str, Any] = {name: getattr(options, name) for name in names}
     changes[f"limit_{options.split}"] = options.limit
     given = {name: value for name, value in changes.items() if value is not None}
-    data = replace(trained.data, mean=card.mean, std=card.std, image_size=card.image_size, **given)
+    names_of_classes = tuple(trained.classifier.class_names)
+    data = replace(
+        trained.data, mean=card.mean, std=card.std, image_size=card.image_size, class_names=names_of_classes, **given
+    )
     shapes = trained.shapes
     if options.shortcut_class:
         if trained.run.dataset != "shapes":

@@ -24,17 +24,19 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
+from classifier_options import named_architecture, require_known_classes, require_single_labels
 from command_line import TrainOptions, make_datamodule, parse
 from datamodules import ImageDataModule
 from explainer.augmentation import fitting_explainer
 from explainer.callbacks import ExportBest, MaskPanels, MetricsFile, Throughput
-from explainer.checkpoints import PatientStopping
-from explainer.classifiers import build_classifier, normalisation
+from explainer.checkpoints import PatientStopping, read_checkpoint
+from explainer.classifier_check import check_classifier
+from explainer.classifiers import build_classifier
 from explainer.distillation.lesson import Lesson
 from explainer.distillation.prepare import attach, bytes_of_maps, describe, prepare_teachers
 from explainer.distillation.teachers import teacher_specs, try_teachers
 from explainer.entry import resume_hint, run_command
-from explainer.explanandum import ClassifierCard, Explanandum
+from explainer.explanandum import ClassifierCard, Explanandum, open_explanandum
 from explainer.explanandum_cache import ClassifierRequest, ExplanandumCache
 from explainer.files import write_whole
 from explainer.keys import digest
@@ -42,6 +44,7 @@ from explainer.machine import MachineOptions, is_first_process, make_asking_trai
 from explainer.module import ExplainerModule
 from explainer.network import Explainer
 from explainer.objective import Explain, Objective
+from explainer.own_classifier import is_own, own_code, own_name
 from explainer.progress import Stopwatch, progress
 from explainer.report.panels import stack_panels
 from explainer.rtis import Rtis
@@ -71,15 +74,18 @@ def main(arguments: list[str] | None = None) -> RunFolder:
     # All that can be wrong with names, files and space is found before there is a folder to clean up.
     teacher_specs(options.distill)
     datamodule = prepared_datamodule(options)
+    card = classifier_card(options, datamodule)
+    if not options.run.resume:
+        try_own_classifier(options, card)
     if options.distill.teachers:
-        try_teachers(options.distill, classifier_card(options, datamodule))
+        try_teachers(options.distill, card)
         require_writable(teacher_folder(options), "--distill.cache")
         cached = sum(file.stat().st_size for file in teacher_folder(options).glob("*/*"))  # maybe of these maps
         require_space(teacher_folder(options), bytes_of_maps(options.distill, datamodule) - cached, "--distill.cache")
     if not options.run.resume:  # a run that goes on has its files already
-        require_space(place, needed_space(options, datamodule.num_classes))
+        require_space(place, needed_space(options, card))
         if options.finetune.run:
-            fitting_explainer(options.finetune.run, classifier_card(options, datamodule))
+            fitting_explainer(options.finetune.run, card)
     folder = open_folder(options)
     if is_finished(options, folder):
         return folder
@@ -114,7 +120,8 @@ def open_folder(options: TrainOptions) -> RunFolder:
     """The folder of a resumed run, or a new one, the same on all processes of the run."""
     if options.run.resume:
         return RunFolder(options.run.resume)
-    name = options.run.name or f"{options.run.dataset}_{options.run.explanandum}".replace(":", "-").replace("/", "-")
+    classifier = own_name(options.run.explanandum)
+    name = options.run.name or f"{options.run.dataset}_{classifier}".replace(":", "-").replace("/", "-")
     if starts_by_itself(options.machine):
         # All ranks start at once: none can tell the others of a numbered name, so the plain one must be free.
         return shared_folder(options.run.output / name)
@@ -143,19 +150,20 @@ def shared_folder(path: Path) -> RunFolder:
 def prepared_datamodule(options: TrainOptions) -> ImageDataModule:
     """The data set, downloaded where it can be and opened; missing files are errors here, before any training."""
     options.data.seed = options.run.seed
-    options.data.mean, options.data.std = normalisation(options.run.explanandum)
+    options.data.mean, options.data.std = options.classifier.normalisation(named_architecture(options.run.explanandum))
+    options.data.class_names = tuple(options.classifier.class_names)
     datamodule = make_datamodule(options)
     datamodule.prepare_data()
     datamodule.setup("fit")
+    require_known_classes(options.classifier, datamodule)
     return datamodule
 
 
-def needed_space(options: TrainOptions, classes: int) -> int:
+def needed_space(options: TrainOptions, card: ClassifierCard) -> int:
     """Bytes that the run will write at most; building both networks without memory also checks their names."""
-    run = options.run
+    run, classes = options.run, len(card.classes)
     with torch.device("meta"):
-        size, hidden = options.data.image_size, options.finetune.hidden
-        classifier, head = build_classifier(run.explanandum, classes, "none", hidden, size)
+        classifier, head = build_classifier(card.architecture, classes, "none", card.hidden, card.image_size)
         network = Explainer(classes, run.encoder, None, run.output_stride, run.decoder_channels)
     trained = classifier.get_submodule(head) if options.finetune.freeze else classifier
     explanandum = 2 * _size(classifier) + CHECKPOINT_COPIES * _size(trained)  # in the cache and in the run folder
@@ -178,12 +186,27 @@ def write_down(folder: RunFolder, config: str, datamodule: ImageDataModule) -> N
 
 def classifier_card(options: TrainOptions, datamodule: ImageDataModule) -> ClassifierCard:
     """Of the classifier that is to be explained."""
-    data = options.data
+    data, wanted = options.data, options.classifier
+    if wanted.output_kind == "single_label":
+        require_single_labels(datamodule)
+    architecture = own_name(options.run.explanandum)
     return ClassifierCard(
-        *(options.run.explanandum, datamodule.classes, data.image_size, data.mean, data.std),
-        output="single_label" if datamodule.single_label else "multi_label",
+        *(architecture, datamodule.classes, data.image_size, data.mean, data.std),
+        output=wanted.output_kind or ("single_label" if datamodule.single_label else "multi_label"),
         hidden=options.finetune.hidden,
+        target_layer=wanted.target_layer,
+        version=own_code(architecture).version if is_own(architecture) else "",
     )
+
+
+def try_own_classifier(options: TrainOptions, card: ClassifierCard) -> None:
+    """Build what a user's own code makes, and run a batch through it, before anything else is done."""
+    weights = options.run.explanandum_weights
+    if is_own(card.architecture) and options.finetune.epochs == 0:
+        open_explanandum(weights, card)
+    elif is_own(card.architecture):
+        model, _ = build_classifier(card.architecture, len(card.classes), weights, card.hidden, card.image_size)
+        check_classifier(model, len(card.classes), card.image_size, card.target_layer)
 
 
 def data_name(options: TrainOptions) -> list[Any]:
@@ -334,7 +357,7 @@ def make_callbacks(options: TrainOptions, folder: RunFolder) -> list[Callback]:
 def make_logger(folder: RunFolder, config: str) -> TensorBoardLogger:
     """TensorBoard, with the options as text and as hyper-parameters; a resumed run hides the steps that it repeats."""
     if folder.last.is_file():
-        step = torch.load(folder.last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        step = read_checkpoint(folder.last, mmap=True)["global_step"]
         return TensorBoardLogger(folder.path, "tensorboard", "explainer", default_hp_metric=False, purge_step=step)
     logger = TensorBoardLogger(folder.path, "tensorboard", "explainer", default_hp_metric=False)
     if is_first_process():

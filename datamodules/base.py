@@ -5,7 +5,7 @@ from collections.abc import Collection
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 import torch
 import torch.distributed as dist
@@ -42,6 +42,7 @@ class DataOptions:
         seed: Seed of the order of the training images and of their augmentation.
         mean: Mean per colour channel, of values in [0, 1], that images are normalised with.
         std: Standard deviation per colour channel, likewise.
+        class_names: Names of the classes in the order of the classifier's outputs, where the data set leaves it open.
     """
 
     data_root: Path = Path("data")
@@ -56,6 +57,7 @@ class DataOptions:
     seed: int = 42
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse values that would fail later, deep inside a loader."""
@@ -80,18 +82,20 @@ class ImageDataModule(LightningDataModule):
 
     Args:
         options: Where the images lie and how they are loaded.
-
-    Attributes:
-        single_label: Whether every image has exactly one class, so that a classifier's outputs are a softmax's;
-            else an image may have several classes or none, and each output stands for itself.
     """
-
-    single_label: ClassVar[bool] = False
 
     def __init__(self, options: DataOptions) -> None:
         super().__init__()
         self.options = options
         self._datasets: dict[Split, SampleDataset] = {}
+
+    @property
+    def single_label(self) -> bool:
+        """Whether every image has exactly one class, so that a classifier's outputs are a softmax's.
+
+        Else an image may have several classes or none, and each output stands for itself.
+        """
+        return False
 
     @property
     @abstractmethod

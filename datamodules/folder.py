@@ -1,8 +1,9 @@
-"""The user's own images: a folder with labels.csv, optionally classes.txt and masks/.
+"""The user's own images: a folder with labels.csv or a folder for each class, optionally classes.txt and masks/.
 
 labels.csv has the columns image, split and labels, such as `photos/1.jpg,train,cat;dog`; paths are relative to the
 folder, `labels` may be empty. classes.txt holds one class name a line and fixes their order; without it the classes
-are the labels of all rows, sorted. masks/photos/1.png is the class-index mask of photos/1.jpg: 0 background, i + 1
+are the labels of all rows, sorted. Without labels.csv, train/cat/1.jpg and val/cat/2.jpg (and test/) say the same, of
+images that have one class each. masks/photos/1.png is the class-index mask of photos/1.jpg: 0 background, i + 1
 for class i, 255 void.
 """
 
@@ -15,23 +16,32 @@ from PIL import Image
 
 from datamodules.base import ImageDataModule
 from datamodules.batch import VOID
+from datamodules.class_folders import has_class_folders, read_class_folders
 from datamodules.images import BadImageError, load_image, load_mask
 from datamodules.labels_table import Row, check_labels, read_classes, read_table
 from datamodules.sample import Sample, Split
 
 
 class FolderDataModule(ImageDataModule):
-    """Images listed in `data_root`/labels.csv."""
+    """Images listed in `data_root`/labels.csv, or in `data_root`/train/<class>/, val/<class>/ and test/<class>/."""
+
+    @property
+    def single_label(self) -> bool:
+        """Whether classes are folders; a table may give an image several classes or none."""
+        return has_class_folders(self.options.data_root)
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """The checked table."""
-        return read_table(self.options.data_root / "labels.csv")
+        root = self.options.data_root
+        return read_class_folders(root) if has_class_folders(root) else read_table(root / "labels.csv")
 
     @cached_property
     def _class_names(self) -> tuple[str, ...]:
         listed = self.options.data_root / "classes.txt"
-        if listed.is_file():
+        if self.options.class_names:
+            names = self.options.class_names
+        elif listed.is_file():
             names = read_classes(listed)
         else:
             names = tuple(sorted({label for row in self.rows for label in row.labels}))
@@ -50,7 +60,7 @@ class FolderDataModule(ImageDataModule):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Those of classes.txt, else all labels, sorted."""
+        """Those that the options name, else those of classes.txt, else all labels, sorted."""
         return self._class_names
 
     @property

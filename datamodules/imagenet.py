@@ -45,7 +45,10 @@ class ImageNetClass(NamedTuple):
 class ImageNetDataModule(ImageDataModule):
     """ImageNet; `data_root` holds val/ and train/, one of which is enough, and classes.txt. Nothing is downloaded."""
 
-    single_label = True
+    @property
+    def single_label(self) -> bool:
+        """Always."""
+        return True
 
     @cached_property
     def _classes(self) -> tuple[ImageNetClass, ...]:

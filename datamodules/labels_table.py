@@ -68,7 +68,8 @@ def _lines(path: Path) -> list[str]:
     except FileNotFoundError as error:
         what = "there is no such file" if path.parent.is_dir() else f"the folder {path.parent} does not exist"
         raise FileNotFoundError(
-            f"Cannot read {path}: {what}. Set --data_root to the folder that holds labels.csv, such as: {EXAMPLE}"
+            f"Cannot read {path}: {what}. Set --data_root to the folder that holds labels.csv, such as: {EXAMPLE} "
+            "(or a folder for each class, such as train/cat/1.jpg and val/cat/2.jpg)."
         ) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error}); save it as CSV in UTF-8.") from error

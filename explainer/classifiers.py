@@ -11,7 +11,8 @@ import timm
 import torchvision
 from torch import Tensor, nn
 
-from explainer.weights import load_matching, read_state_dict, some
+from explainer.own_classifier import EXAMPLE, is_own, own_code
+from explainer.weights import load_matching, read_state_dict, some, without_prefix
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -25,19 +26,24 @@ def build_classifier(
     """Build a classifier with a freshly initialised head.
 
     Args:
-        architecture: torchvision's name of a classifier (`vgg16`, `resnet50`, …) or `timm:<name>`.
+        architecture: torchvision's name of a classifier (`vgg16`, `resnet50`, …), `timm:<name>`, or the name of code of
+            the user's own that `use_own_code` has been told of; that makes a classifier with the head that it has.
         num_classes: outputs of the fresh head.
-        weights: `imagenet` (downloaded by torchvision or timm), `none` (random), or a file.
+        weights: `imagenet` (downloaded by torchvision or timm), `none` (random; own code: as it makes them), or a file.
         hidden: width of the two hidden layers of a fresh VGG or AlexNet head; other heads are one linear layer.
         image_size: pixels, for the few architectures that are built for one size (vision transformers).
 
     Returns:
-        The classifier, and the name of its fresh head within it.
+        The classifier, and the name of its fresh head within it; of own code the last linear layer, or, without any,
+        the empty name of the classifier as a whole.
 
     Raises:
-        ValueError: unknown architecture, or a file that doesn't fit it.
+        ValueError: unknown architecture, or a file that doesn't fit it; code that fails, or that may not run.
         OSError: a download that failed.
     """
+    if is_own(architecture):
+        model = _own_classifier(architecture, num_classes, weights, image_size)
+        return model, _last_linear(model)
     require_known(architecture)
     pretrained = weights == "imagenet"
     name = architecture.removeprefix("timm:")
@@ -69,6 +75,8 @@ def trained_classifier(
         ValueError: unknown architecture; weights that don't fit it or have no head for so many classes.
         OSError: a file that isn't there, or a download that failed.
     """
+    if is_own(architecture):
+        return _own_classifier(architecture, num_classes, weights, image_size)
     require_known(architecture)
     _require_published_head(architecture, num_classes, weights)
     model, head = build_classifier(architecture, num_classes, "none", hidden, image_size)
@@ -81,6 +89,25 @@ def trained_classifier(
             f"missing or of another shape. {NEEDS_A_HEAD}"
         )
     return model
+
+
+def _own_classifier(name: str, num_classes: int, weights: str, image_size: int) -> nn.Module:
+    """What a user's code makes, with weights of its own or those of a file, head included."""
+    if weights == "imagenet":
+        raise ValueError(
+            f"Nobody publishes weights of '{name}'; pass a file with --explanandum_weights FILE, or none to take those "
+            "that the code itself gives the classifier."
+        )
+    model = own_code(name).build(num_classes, image_size)
+    if weights != "none":
+        state = without_prefix(read_state_dict(Path(weights)), model.state_dict())
+        load_matching(model, state, may_miss=(), source=weights)
+    return model
+
+
+def _last_linear(model: nn.Module) -> str:
+    """Name of the last linear layer; empty, the name of the model itself, if there is none."""
+    return ["", *(name for name, module in model.named_modules() if isinstance(module, nn.Linear))][-1]
 
 
 def _require_published_head(architecture: str, num_classes: int, weights: str) -> None:
@@ -130,14 +157,19 @@ def require_known(architecture: str) -> None:
     """Check a name before anything expensive is done with it.
 
     Raises:
-        ValueError: if neither torchvision nor timm has such a classifier; lists the valid names or the closest ones.
+        ValueError: if neither torchvision nor timm has such a classifier, nor may code of that name run; lists the
+            valid names or the closest ones.
     """
+    if is_own(architecture):
+        own_code(architecture)
+        return
     name = architecture.removeprefix("timm:")
     if name == architecture:
         known = torchvision.models.list_models(module=torchvision.models)
         if name not in known:
             raise ValueError(
-                f"Unknown explanandum '{name}'; choose 'timm:' and a timm name, or one of: {', '.join(known)}."
+                f"Unknown explanandum '{name}'; choose {EXAMPLE} for one of your own, 'timm:' and a timm name, or one "
+                f"of: {', '.join(known)}."
             )
         return
     base, _, tag = name.partition(".")
@@ -153,6 +185,8 @@ def require_known(architecture: str) -> None:
 
 def normalisation(architecture: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation that the architecture's published weights were trained with.
+
+    ImageNet's, where nobody says otherwise.
 
     Raises:
         ValueError: unknown architecture.
@@ -206,8 +240,8 @@ def _replace_head(model: Any, architecture: str, num_classes: int, hidden: int) 
     if architecture.startswith("squeezenet"):  # its ReLU on the logits would forbid negative ones
         model.classifier = nn.Sequential(nn.Dropout(), nn.Conv2d(512, num_classes, 1), nn.AdaptiveAvgPool2d(1))
         return "classifier"
-    name, last = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
-    model.set_submodule(name, nn.Linear(last.in_features, num_classes))
+    name = _last_linear(model)
+    model.set_submodule(name, nn.Linear(model.get_submodule(name).in_features, num_classes))
     return name
 
 

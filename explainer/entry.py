@@ -9,7 +9,18 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from explainer.machine import is_first_process
 
-OURS = {"__main__", "command_line", "datamodules", "evaluate", "explainer", "train"}
+OURS = {
+    *(
+        "__main__",
+        "classifier_options",
+        "command_line",
+        "datamodules",
+        "evaluate",
+        "evaluate_options",
+        "evaluate_subject",
+    ),
+    *("explain", "explain_options", "explain_output", "explainer", "train"),
+}
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 + the signal's number."""
 TERMINATED = 143

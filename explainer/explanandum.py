@@ -6,7 +6,7 @@ B images, C classes, H×W pixels.
 import hashlib
 import json
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,7 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from explainer.capture import last_spatial_layer, named_layer
+from explainer.classifier_check import check_classifier, check_probe, probe
 from explainer.classifiers import build_classifier, trained_classifier
+from explainer.keys import digest_of_network
+from explainer.own_classifier import is_own, own_code
 from explainer.weights import load_matching, read_metadata, read_state_dict, save_weights, some
 
 OutputKind = Literal["multi_label", "single_label"]
@@ -38,6 +41,8 @@ class ClassifierCard:
         std: likewise.
         output: what the logits mean: independent classes (sigmoid) or exactly one class (softmax).
         hidden: width of a fresh VGG head's two hidden layers.
+        target_layer: name of the layer that CAM methods read; empty finds the last spatial one.
+        version: of the user's own code, where that makes the classifier.
     """
 
     architecture: str
@@ -47,6 +52,12 @@ class ClassifierCard:
     std: tuple[float, float, float]
     output: OutputKind = "multi_label"
     hidden: int = 4096
+    target_layer: str = ""
+    version: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """Its fields, for keys and files; those that most cards leave empty are left out, as older cards lack them."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ("target_layer", "version")}
 
 
 class Explanandum(nn.Module):
@@ -55,14 +66,13 @@ class Explanandum(nn.Module):
     Args:
         model: image [B,3,H,W] -> logits [B,C].
         card: what the model is and how it wants its images.
-        target_layer: name of the layer that CAM methods read; None finds the last spatial one.
     """
 
-    def __init__(self, model: nn.Module, card: ClassifierCard, target_layer: str | None = None) -> None:
+    def __init__(self, model: nn.Module, card: ClassifierCard) -> None:
         super().__init__()
         self.model = model.requires_grad_(False)
         self.card = card
-        self._target_layer = target_layer
+        self._found_layer: str | None = None
         self._stored_in: torch.dtype | None = None
         self._before_storing: dict[str, str] = {}  # hash of the rounded weights -> hash of those they were made from
         self.eval()
@@ -93,11 +103,24 @@ class Explanandum(nn.Module):
     @property
     def target_layer(self) -> str:
         """Name of the layer that CAM methods read, within `model`."""
-        if self._target_layer is None:
+        if self.card.target_layer:
+            return self.card.target_layer
+        if self._found_layer is None:
             self.eval()  # as in `forward`: the zero image that finds the layer must not move BatchNorm's statistics
             with self._precision(next(self.model.parameters()).device.type):
-                self._target_layer = last_spatial_layer(self.model, self.card.image_size)
-        return self._target_layer
+                self._found_layer = last_spatial_layer(self.model, self.card.image_size)
+        return self._found_layer
+
+    def reading(self, layer: str) -> Self:
+        """Let CAM methods read another layer; an empty name changes nothing.
+
+        Raises:
+            CannotExplain: if there is no layer of that name.
+        """
+        if layer:
+            named_layer(self.model, layer)
+            self.card = replace(self.card, target_layer=layer)
+        return self
 
     def layer_or_own(self, name: str | None) -> str:
         """Name of the layer that a CAM method reads: the one that it was told, or `target_layer`.
@@ -120,7 +143,7 @@ class Explanandum(nn.Module):
         return self._before_storing.get(digest, digest)
 
     def _digest(self) -> str:
-        digest = hashlib.sha256(json.dumps(asdict(self.card), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(self.card.facts(), sort_keys=True).encode())
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -149,7 +172,9 @@ class Explanandum(nn.Module):
         """
         if self._stored_in is not None:
             raise RuntimeError(f"The weights are rounded to {self._stored_in}; save the explanandum before store_in.")
-        save_weights(self.model, file, {"card": json.dumps(asdict(self.card)), **notes})
+        if is_own(self.card.architecture):
+            notes |= {"probe": json.dumps(probe(self.model, self.card.image_size))}
+        save_weights(self.model, file, {"card": json.dumps(self.card.facts()), **notes})
 
     @classmethod
     def load(cls, file: Path) -> Self:
@@ -157,7 +182,8 @@ class Explanandum(nn.Module):
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if the file was not written by `save`.
+            ValueError: if the file was not written by `save`; if the classifier is made by code that may not run, or
+                that makes another one by now.
         """
         return cls(*load_classifier(file))
 
@@ -172,6 +198,9 @@ def load_classifier(file: Path) -> tuple[nn.Module, ClassifierCard]:
     card = ClassifierCard(**(fields | lists))
     model, _ = build_classifier(card.architecture, len(card.classes), "none", card.hidden, card.image_size)
     load_matching(model, read_state_dict(file), may_miss=(), source=file)
+    if is_own(card.architecture):
+        check_probe(model, card.image_size, json.loads(notes["probe"]), card.architecture)
+        card = replace(card, version=own_code(card.architecture).version)
     return model, card
 
 
@@ -184,12 +213,17 @@ def open_explanandum(weights: str | Path, card: ClassifierCard) -> Explanandum:
         card: of the classifier that is expected.
 
     Raises:
-        ValueError: if the file's own card has other classes, and as `trained_classifier` does.
+        ValueError: if the file's own card has other classes, and as `trained_classifier` does; if a user's code makes a
+            classifier that can't be explained, or whose weights are random.
         OSError: if there is no such file, or a download failed.
     """
     file = Path(weights)
     if file.suffix != ".safetensors" or "card" not in read_metadata(file):
         model = trained_classifier(card.architecture, len(card.classes), str(weights), card.hidden, card.image_size)
+        if is_own(card.architecture):
+            check_classifier(model, len(card.classes), card.image_size, card.target_layer)
+            if str(weights) == "none":
+                _refuse_random(model, card)
         return Explanandum(model, card)
     explanandum = Explanandum.load(file)
     if explanandum.card.classes != card.classes:
@@ -198,6 +232,18 @@ def open_explanandum(weights: str | Path, card: ClassifierCard) -> Explanandum:
             f"({_listed(card.classes)}), or in another order; pass one that was trained on this data set's classes."
         )
     return explanandum
+
+
+def _refuse_random(model: nn.Module, card: ClassifierCard) -> None:
+    """Code that makes other weights each time gives none that are trained."""
+    with torch.random.fork_rng():
+        torch.manual_seed(torch.initial_seed() + 1)
+        again, _ = build_classifier(card.architecture, len(card.classes), "none", card.hidden, card.image_size)
+    if digest_of_network(again) != digest_of_network(model):
+        raise ValueError(
+            f"{card.architecture} makes a classifier with random weights, others each time. Pass trained ones with "
+            "--explanandum_weights FILE, let the code load them, or train it first: train.py --finetune.epochs 10."
+        )
 
 
 def _listed(classes: tuple[str, ...]) -> str:

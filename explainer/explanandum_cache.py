@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.finetune import FinetuneJob, FinetuneOptions, Metrics, TrainerFactory, finetune
 from explainer.keys import digest, digest_of_network
 from explainer.machine import is_first_process
+from explainer.own_classifier import is_own
 from explainer.progress import progress
 from explainer.run_folder import RunFolder
 from explainer.weights import read_metadata
@@ -42,11 +43,25 @@ class ClassifierRequest:
 
     @property
     def key(self) -> str:
-        """Hash of all of it; weight files and a run's Explainer count by their content, not by their path."""
-        file = Path(self.weights)
-        weights = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else self.weights
-        parts = [asdict(self.card), weights, _decisive(self.options), self.seed, self.data]
+        """Hash of all of it; weights and a run's Explainer count by their content, not by their path.
+
+        The layer that CAM methods read makes no other classifier.
+        """
+        card = replace(self.card, target_layer="").facts()
+        parts = [card, self._weights, _decisive(self.options), self.seed, self.data]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+    @property
+    def _weights(self) -> str:
+        """Hash of a file, and of what a user's own code gives the classifier; else their name."""
+        file = Path(self.weights)
+        if file.is_file():
+            return hashlib.sha256(file.read_bytes()).hexdigest()
+        if is_own(self.card.architecture):
+            with torch.random.fork_rng():
+                torch.manual_seed(self.seed)
+                return digest_of_network(_built(self)[0])
+        return self.weights
 
 
 def _decisive(options: FinetuneOptions) -> dict[str, Any]:
@@ -97,7 +112,8 @@ class ExplanandumCache:
         file = self.file(request)
         if refit or work.exists() or not file.is_file():  # a work folder: a training (a refit, perhaps) to go on with
             self._train(request, file, datamodule, make_trainer, work)
-        return Explanandum.load(file), json.loads(read_metadata(file)["metrics"])
+        explanandum = Explanandum.load(file).reading(request.card.target_layer)
+        return explanandum, json.loads(read_metadata(file)["metrics"])
 
     @staticmethod
     def _train(
@@ -112,7 +128,7 @@ class ExplanandumCache:
         )
         metrics, trainer = finetune(job, datamodule, make_trainer)
         if is_first_process():
-            Explanandum(model, card).save(file, metrics=json.dumps(metrics))
+            Explanandum(model, replace(card, target_layer="")).save(file, metrics=json.dumps(metrics))
             shutil.rmtree(work, ignore_errors=True)
         trainer.strategy.barrier("explanandum cached")
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from explainer.augmentation import Augmentation, AugmentName
-from explainer.checkpoints import PatientStopping
+from explainer.checkpoints import PatientStopping, read_checkpoint
 from explainer.classifier_scores import SCORES
 from explainer.explanandum import OutputKind
 from explainer.feature_cache import FeatureCache
@@ -233,7 +233,7 @@ def finetune(job: FinetuneJob, datamodule: Any, make_trainer: TrainerFactory) ->
     last = job.work_folder / "last.ckpt"
     trainer.fit(module, **loaders, ckpt_path=str(last) if last.is_file() else None)
     if best.best_model_path:  # empty after 0 epochs
-        module.load_state_dict(torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"])
+        module.load_state_dict(read_checkpoint(best.best_model_path)["state_dict"])
     scores = dict(trainer.validate(whole, datamodule=datamodule, verbose=False)[0])
     if datamodule.is_available("test"):
         scores |= trainer.test(whole, datamodule=datamodule, verbose=False)[0]

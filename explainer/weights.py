@@ -1,6 +1,6 @@
 """Reading weight files and loading them with errors that say what is wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -10,6 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from explainer.files import whole
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which training scripts keep the state dict of a checkpoint."""
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
@@ -34,7 +37,9 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
         ) from error
     except (SafetensorError, RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
         raise ValueError(f"{file} is not a readable weight file, or cut short: {_first_line(error)}") from error
-    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    for wrapper in WRAPPERS:
+        within = state.get(wrapper) if isinstance(state, Mapping) else None
+        state = within if isinstance(within, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{file} holds no state dict (names to tensors); save model.state_dict() and pass that file.")
     return dict(state)
@@ -42,6 +47,24 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def without_prefix(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
+    """A state dict as the module itself would name it, which another module held when it was saved.
+
+    Lightning modules save `model.conv.weight`, or the like, for `conv.weight`, and DistributedDataParallel
+    `module.conv.weight`.
+
+    Args:
+        state: the state dict.
+        names: of the module's own weights; if not all of them are there under one prefix, the state stays as it is.
+    """
+    first = min(names, default="")
+    prefixes = {name.removesuffix(first) for name in state if name.endswith(f".{first}")}
+    for prefix in sorted(prefixes, key=len):
+        if all(prefix + name in state for name in names):
+            return {name: state[prefix + name] for name in names}
+    return dict(state)
 
 
 def load_matching(

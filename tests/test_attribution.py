@@ -323,7 +323,7 @@ def test_grad_cam_of_a_window_classifier_is_the_brightness_in_the_window():
 def test_grad_cam_equals_captums(architecture, layer):
     torch.manual_seed(4)
     model, _ = build_classifier(architecture, 3, "none", hidden=16)
-    explanandum = Explanandum(model, card(size=64), layer)
+    explanandum = Explanandum(model, card(size=64, target_layer=layer))
     image, target = images(4, 64, 64), torch.tensor([0, 1, 2, 0])
     attribution = LayerGradCam(explanandum, model.get_submodule(layer))
     cam = attribution.attribute(image, target, relu_attributions=True).detach()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from classifier_options import LISTS, ClassifierOptions
 from command_line import FLAT, NESTED, find_recipe, make_parser, parse
 from evaluate import EvaluateOptions, parse_evaluation
 
@@ -249,7 +250,7 @@ def printed_help(program, capsys):
 @pytest.mark.parametrize("program", [parse, parse_evaluation])
 def test_help_fits_two_tall_screens(program, capsys):
     lines = printed_help(program, capsys).splitlines()
-    assert len(lines) <= 120
+    assert len(lines) <= 128
     assert max(len(line) for line in lines) <= 170
 
 
@@ -261,7 +262,8 @@ def test_help_explains_every_option():
     groups += [(f"{name}.", options, set()) for name, options in NESTED.items()]
     for prefix, options, skipped in groups:
         written = " ".join(inspect.getdoc(options).split())
-        for name in {item.name for item in fields(options)} - skipped:
+        by_hand = set(LISTS) if options is ClassifierOptions else set()  # skipped, but added with several values
+        for name in {item.name for item in fields(options)} - (skipped - by_hand):
             explanation = said.pop(prefix + name)
             assert re.search("[A-Za-z]{3}", explanation), name
             assert f" {name}: {explanation}" in written, name
@@ -277,7 +279,8 @@ def test_every_option_of_evaluate_has_words_of_its_own(capsys):
         r"^  (--\w+)[^\n]*?  +(\S[^\n]*)$|^  (--\w+)[^\n]*\n {20,}(\S[^\n]*)$", text, flags=re.MULTILINE
     )
     said = {name or other: words or others for name, words, other, others in options}
-    assert {f"--{item.name}" for item in fields(EvaluateOptions)} <= said.keys()
+    names = {item.name for item in (*fields(EvaluateOptions), *fields(ClassifierOptions))} - {"classifier"}
+    assert {f"--{name}" for name in names} <= said.keys()
     assert all(re.match(r"[A-Za-z].*[a-z]{3}", words) for words in said.values())
     assert len(set(said.values())) == len(said)
 

@@ -266,7 +266,7 @@ def test_an_unknown_data_set_or_split_is_an_error_that_lists_the_valid_ones():
     with pytest.raises(ValueError, match="Unknown split 'dev'; choose one of: train, val, test"):
         MemoryModule(options()).dataset("dev")
     assert all(issubclass(kind, ImageDataModule) for kind in DATASETS.values())
-    assert [name for name, kind in DATASETS.items() if kind.single_label] == ["imagenet"]
+    assert [name for name, kind in DATASETS.items() if kind(options()).single_label] == ["imagenet"]
 
 
 def test_the_embedded_data_set_needs_no_files(tmp_path):

@@ -52,7 +52,7 @@ class PositiveNet(TinyNet):
 
 def explanandum_of(model, size, output):
     """The model in float32 as an explanandum of normalised images; `features` is its target layer."""
-    return Explanandum(model, ClassifierCard("toy", CLASSES, size, MEAN, STD, output), "features")
+    return Explanandum(model, ClassifierCard("toy", CLASSES, size, MEAN, STD, output, target_layer="features"))
 
 
 class Asked:

@@ -17,9 +17,9 @@ def card(architecture="toy", classes=CLASSES, size=SIZE, **changes):
     return ClassifierCard(architecture, tuple(classes), size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), **changes)
 
 
-def freeze(model, target_layer=None, **changes):
+def freeze(model, target_layer="", **changes):
     """The model as an explanandum."""
-    return Explanandum(model, card(**changes), target_layer)
+    return Explanandum(model, card(target_layer=target_layer, **changes))
 
 
 class SmallNet(nn.Module):
