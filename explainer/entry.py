@@ -1,9 +1,10 @@
-"""How train.py and evaluate.py talk to a command line: one clean line for an error, a hint after Ctrl-C."""
+"""How train.py, evaluate.py and explain.py talk to a command line: one clean line for an error, a hint after Ctrl-C."""
 
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -19,11 +20,25 @@ OURS = {
         "evaluate_options",
         "evaluate_subject",
     ),
-    *("explain", "explain_options", "explain_output", "explainer", "train"),
+    *("explain", "explain_options", "explain_subject", "explainer", "train"),
 }
+INSTALLED = "explainer-"
+"""Beginning of the programs' names where the package is installed."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 + the signal's number."""
 TERMINATED = 143
+
+
+def started_as(program: str) -> str:
+    """How the user started this program, or would start another one of ours.
+
+    Args:
+        program: train, evaluate or explain.
+
+    Returns:
+        `python train.py`, or `explainer-train` where that is installed and was used.
+    """
+    return f"{INSTALLED}{program}" if Path(sys.argv[0]).name.startswith(INSTALLED) else f"python {program}.py"
 
 
 def run_command(main: Callable[[], object]) -> None:

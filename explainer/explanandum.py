@@ -135,7 +135,7 @@ class Explanandum(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the weights and of the card: equal fingerprints mean equal outputs for the same photograph.
+        """Hash of the weights and of the card: equal fingerprints mean equal outputs and maps for the same photograph.
 
         Where the weights lie, their memory layout and `store_in` make no difference.
         """

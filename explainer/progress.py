@@ -3,15 +3,41 @@
 import math
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+from rich.console import Console
+from rich.progress import track
+
+ItemT = TypeVar("ItemT")
 
 
 def progress(test: str = "evaluating") -> ProgressBar:
     """What suits standard output; `test` says what a Trainer's `test` does."""
     return MovingBar(test) if sys.stdout.isatty() else ProgressLines(test)
+
+
+def counted(items: Iterable[ItemT], total: int, what: str, seconds: float = 30) -> Iterator[ItemT]:
+    """The items, while standard error tells how many are done: a moving bar on a terminal, else a line now and then.
+
+    Args:
+        items: any.
+        total: how many they are.
+        what: is done with them.
+        seconds: between two lines.
+    """
+    if sys.stderr.isatty():
+        yield from track(items, what, total, console=Console(stderr=True))
+        return
+    start = last = time.monotonic()
+    for done, item in enumerate(items):
+        if time.monotonic() - last >= seconds and done:
+            last = time.monotonic()
+            left = round((last - start) / done * (total - done))
+            print(f"{what}: {done} of {total}, {left // 60}:{left % 60:02d} left", file=sys.stderr, flush=True)
+        yield item
 
 
 class MovingBar(RichProgressBar):

@@ -167,7 +167,6 @@ def test_fingerprint_does_not_change_with_anything_else():
     explanandum(IMAGE)
     assert explanandum.fingerprint == expected
     assert explanandum.to(memory_format=torch.channels_last).fingerprint == expected
-    assert freeze(SmallNet(), target_layer="features.0").fingerprint == expected
     assert copy.deepcopy(explanandum).fingerprint == expected
 
 
