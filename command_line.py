@@ -18,6 +18,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter,
 from classifier_options import LISTS, ClassifierOptions, add_lists
 from datamodules import DataOptions, ImageDataModule, ShapesOptions, build_datamodule
 from explainer.distillation.options import DistillOptions
+from explainer.entry import started_as
 from explainer.finetune import FinetuneOptions
 from explainer.losses import LossWeights
 from explainer.machine import MachineOptions
@@ -190,7 +191,7 @@ def make_parser(default_config: Path | None = None) -> Parser:
     """The parser of train.py; `default_config` is the recipe below `--config` and flags."""
     parser = Parser(
         prog="train.py",
-        usage="python train.py [--dataset NAME] [--explanandum NAME] [--data_root DIR] [options]",
+        usage=f"{started_as('train')} [--dataset NAME] [--explanandum NAME] [--data_root DIR] [options]",
         description=(
             "Train an Explainer against a frozen classifier. A value comes from the default shown here, then the "
             "recipe configs/<dataset>_<explanandum>.yaml, then --config, then the flag; --print_config shows the "
@@ -309,7 +310,7 @@ def find_recipe(arguments: Sequence[str]) -> Path | None:
         FileNotFoundError: if the recipes were not installed.
     """
     if not CONFIGS.is_dir():
-        raise FileNotFoundError(f"No recipes at {CONFIGS}; install with `pip install --editable .` from a clone.")
+        raise FileNotFoundError(f"No recipes at {CONFIGS}; install again, with `pip install .` in a clone.")
     peeked = _peek(arguments)
     chosen = {"dataset": RunOptions.dataset, "explanandum": RunOptions.explanandum}
     for file in peeked.config:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from classifier_options import LISTS, ClassifierOptions, add_lists
 from command_line import HelpFormatter, Parser, make_flags, to_dataclass
 from explainer.attribution.spec import method_rows, parse_method
+from explainer.entry import started_as
 from explainer.evaluation.options import TABLES, TableOptions
 from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation, parse_ablation
@@ -117,7 +118,7 @@ def make_parser() -> Parser:
     """The parser of evaluate.py; float32 unless told otherwise: a result must not depend on hardware."""
     parser = Parser(
         prog="evaluate.py",
-        usage="python evaluate.py --run RUN [--methods NAME ...] [--tables NAME ...] [options]",
+        usage=f"{started_as('evaluate')} --run RUN [--methods NAME ...] [--tables NAME ...] [options]",
         description="Evaluate attribution methods: methods x tables, from one set of maps.",
         formatter_class=HelpFormatter,
     )

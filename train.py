@@ -35,7 +35,7 @@ from explainer.classifiers import build_classifier
 from explainer.distillation.lesson import Lesson
 from explainer.distillation.prepare import attach, bytes_of_maps, describe, prepare_teachers
 from explainer.distillation.teachers import teacher_specs, try_teachers
-from explainer.entry import resume_hint, run_command
+from explainer.entry import resume_hint, run_command, started_as
 from explainer.explanandum import ClassifierCard, Explanandum, open_explanandum
 from explainer.explanandum_cache import ClassifierRequest, ExplanandumCache
 from explainer.files import write_whole
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> RunFolder:
     folder = open_folder(options)
     if is_finished(options, folder):
         return folder
-    with resume_hint(f"python train.py --resume {folder.path}"):
+    with resume_hint(f"{started_as('train')} --resume {folder.path}{naming_code(options)}"):
         write_down(folder, config, datamodule)
         explanandum = obtain_explanandum(options, datamodule, folder)
         if options.run.stage in ("all", "teachers"):
@@ -305,7 +305,7 @@ def train_explainer(
         # The last file of a run: it says that all the others are there.
         stopped = {"stopped_early": trainer.should_stop, "patience": options.run.patience}
         write_whole(folder.summary, json.dumps(summary | stopped | {"best_val_loss": export.best}))
-        say_what_next(folder, trainer.current_epoch, hours, export.best)
+        say_what_next(folder, trainer.current_epoch, hours, export.best, naming_code(options))
 
 
 def make_module(options: TrainOptions, explanandum: Explanandum) -> ExplainerModule:
@@ -374,13 +374,19 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def say_what_next(folder: RunFolder, epochs: int, hours: float, best: float) -> None:
+def naming_code(options: TrainOptions) -> str:
+    """What every further command line needs where a user's own code makes the classifier."""
+    return f" --explanandum {options.run.explanandum}" if is_own(options.run.explanandum) else ""
+
+
+def say_what_next(folder: RunFolder, epochs: int, hours: float, best: float, code: str) -> None:
     """Print where everything lies."""
     print(
         f"Trained {epochs} epochs in {hours * 60:.1f} minutes; best validation loss {best:.4f}.\n"
         f"Masks:       {folder.path / 'masks.png'}\n"
         f"TensorBoard: tensorboard --logdir {folder.path}\n"
-        f"Evaluate:    python evaluate.py --run {folder.path} --methods explainer grad_cam"
+        f"Evaluate:    {started_as('evaluate')} --run {folder.path}{code} --methods explainer grad_cam\n"
+        f"Explain:     {started_as('explain')} IMAGES --run {folder.path}{code}"
     )
 
 

@@ -6,8 +6,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PROGRAMS = {"train", "evaluate"}
-OURS = {"explainer", "datamodules", "command_line", "evaluate_options", "evaluate_subject", "benchmarks", *PROGRAMS}
+PROGRAMS = {"train", "evaluate", "explain"}
+PARTS = (
+    "classifier_options",
+    "command_line",
+    "evaluate_options",
+    "evaluate_subject",
+    "explain_options",
+    "explain_subject",
+)
+"""Of the programs, which they share or which make their files shorter."""
+OURS = {"explainer", "datamodules", "benchmarks", *PARTS, *PROGRAMS}
 OPTIONAL = {"cv2", "matplotlib", "skimage", "captum", "pycocotools"}
 """Not needed for training a classifier and an Explainer, so importing the packages must not need them either."""
 SHARED_BY_METHODS = {
@@ -32,7 +41,7 @@ def sources(*folders):
 
 
 LIBRARY = sources("explainer", "datamodules")
-TOP_LEVEL = ("command_line", "evaluate_options", "evaluate_subject", *PROGRAMS)
+TOP_LEVEL = (*PARTS, *PROGRAMS)
 EVERYTHING = [*LIBRARY, *sources("benchmarks"), *(ROOT / f"{name}.py" for name in TOP_LEVEL)]
 
 
