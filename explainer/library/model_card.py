@@ -28,18 +28,21 @@ def model_card(card: ClassifierCard, origin: Origin, *, with_classifier: bool) -
         origin: how the Explainer was trained.
         with_classifier: whether the classifier's weights come along.
     """
-    return FRONT_MATTER + "\n\n".join(
-        [
-            f"# Explainer of `{_plain(card.architecture)}`",
-            "Gives a mask for every class of an image classifier in one forward pass: where the classifier looked. "
-            "After *What You See is What You Classify: Black Box Attributions* (Stalder et al., NeurIPS 2022).",
-            _usage(with_classifier),
-            f"## Classes\n\n{_classes(card.classes)}",
-            f"## Images\n\nRGB, squashed to {card.image_size} × {card.image_size} pixels, values in [0, 1], then normalised "
-            f"with mean {list(card.mean)} and standard deviation {list(card.std)}. {_meaning(card)}",
-            *_training(origin),
-        ]
-    ) + "\n"
+    return (
+        FRONT_MATTER
+        + "\n\n".join(
+            [
+                f"# Explainer of `{_plain(card.architecture)}`",
+                "Gives a mask for every class of an image classifier in one forward pass: where the classifier looked. "
+                "After *What You See is What You Classify: Black Box Attributions* (Stalder et al., NeurIPS 2022).",
+                _usage(with_classifier),
+                f"## Classes\n\n{_classes(card.classes)}",
+                _images(card),
+                *_training(origin),
+            ]
+        )
+        + "\n"
+    )
 
 
 def _usage(with_classifier: bool) -> str:
@@ -68,10 +71,13 @@ def _classes(classes: Sequence[str]) -> str:
     return f"<details><summary>{len(classes)} classes</summary>\n\n{names}\n\n</details>"
 
 
-def _meaning(card: ClassifierCard) -> str:
-    if card.output == "single_label":
-        return "An image has exactly one class (softmax)."
-    return "An image may have several classes or none (sigmoid)."
+def _images(card: ClassifierCard) -> str:
+    single = card.output == "single_label"
+    return (
+        f"## Images\n\nRGB, squashed to {card.image_size} × {card.image_size} pixels, values in [0, 1], normalised "
+        f"with mean {list(card.mean)} and standard deviation {list(card.std)}. "
+        + ("One has exactly one class (softmax)." if single else "One may have several classes or none (sigmoid).")
+    )
 
 
 def _training(origin: Origin) -> list[str]:

@@ -137,6 +137,12 @@ def caption_of(name: str, probability: float) -> str:
     return shortened(name, TILE - _text_width(number)) + number
 
 
+def label_of(method: str) -> tuple[str, list[str]]:
+    """A method's name, and its options so that lines can break between them."""
+    name, _, options = method.partition(":")
+    return name, [options.replace(",", ", ")] if options else []
+
+
 def shortened(text: str, width: float) -> str:
     """The text itself, or its beginning and an ellipsis, if it needs more pixels than `width`."""
     kept = text
