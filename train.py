@@ -178,9 +178,8 @@ def _size(network: nn.Module) -> int:
 def write_down(folder: RunFolder, config: str, datamodule: ImageDataModule) -> None:
     """What the run is made of; a resumed run adds where it goes on."""
     write_whole(folder.config, config)
-    file = folder.path / "environment.txt"
-    earlier = file.read_text() + "\nresumed\n" if file.is_file() else ""
-    write_whole(file, earlier + environment())
+    earlier = folder.environment.read_text() + "\nresumed\n" if folder.environment.is_file() else ""
+    write_whole(folder.environment, earlier + environment())
     write_whole(folder.path / "splits.json", json.dumps(datamodule.split_ids()))
 
 

@@ -15,8 +15,8 @@ from explainer.attribution.group_cam import light_group_cam
 from explainer.attribution.perturb import gaussian_blur
 from explainer.capture import captured_activation, last_spatial_layer
 from explainer.explanandum import ClassifierCard, OutputKind, class_probabilities
-from explainer.masking import apply_mask, merge_masks
-from explainer.network import Explainer
+from explainer.masking import apply_mask, target_mask
+from explainer.network import Explainer, mask_logits
 from explainer.run_folder import RunFolder
 from explainer.weights import some
 
@@ -143,8 +143,8 @@ class ExplainerAugmentation(Augmentation):
     def forward(self, classifier: nn.Module, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The B images, then the B masked ones; the labels twice."""
         with evaluating(self.network):
-            target_mask, _ = merge_masks(self.network(image), labels)
-        return torch.cat([image, apply_mask(image, target_mask)]), labels.repeat(2, 1)
+            mask = target_mask(mask_logits(self.network, image), labels)
+        return torch.cat([image, apply_mask(image, mask)]), labels.repeat(2, 1)
 
 
 def make_augmentation(

@@ -14,13 +14,17 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from explainer.files import write_whole
-from explainer.masking import merge_masks
+from explainer.masking import MaskLogits, class_areas, probability, target_mask
 from explainer.module import ExplainerModule
+from explainer.network import mask_logits
 from explainer.report.panels import Panel, draw_panel
 from explainer.run_folder import save_explainer
 
 STEP_METRICS = ("loss", "lr-Adam")
 """Single steps' values, which say little about an epoch; the rate at its end has a column of its own."""
+
+STRONGEST = 3
+"""Class masks of a panel."""
 
 
 class ExportBest(Callback):
@@ -171,14 +175,16 @@ class MaskPanels(Callback):
         was_training = module.training
         module.eval()
         with torch.no_grad():
-            logits = module.network(batch.image).float()
+            logits = mask_logits(module.network, batch.image)
             scores = module.explanandum.probabilities(module.explanandum(batch.image)).cpu()
         module.train(was_training)
-        target = merge_masks(logits, batch.labels)[0].cpu()
+        target = target_mask(logits, batch.labels).cpu()
         photographs = (batch.image.cpu() * self.std + self.mean).clamp(0, 1).permute(0, 2, 3, 1)
-        masks = logits.sigmoid().cpu()
         labels = batch.labels.cpu()
-        lessons = self._lessons(masks, labels, batch.teacher_maps, module.lesson.teachers if module.lesson else [])
+        lessons = self._lessons(logits, labels, batch.teacher_maps, module.lesson.teachers if module.lesson else [])
+        strongest = class_areas(logits).argsort(dim=1, descending=True)[:, :STRONGEST]
+        shown = zip(strongest.tolist(), _masks(logits, strongest), strict=True)
+        masks = [dict(zip(classes, of_classes, strict=True)) for classes, of_classes in shown]
         return [
             (
                 batch.image_id[i],
@@ -188,19 +194,20 @@ class MaskPanels(Callback):
         ]
 
     def _lessons(
-        self, masks: Tensor, labels: Tensor, maps: Tensor | None, teachers: list[str]
+        self, logits: MaskLogits, labels: Tensor, maps: Tensor | None, teachers: list[str]
     ) -> list[dict[str, np.ndarray]]:
         """For each image the mask of its first class and the teachers' maps; black tiles for one without a class."""
         if maps is None or not teachers:
             return [{} for _ in labels]
         of_images = maps.split(labels.sum(dim=1).int().tolist())
+        first = labels.argmax(dim=1, keepdim=True)
         lessons = []
-        for of_classes, present, of_image in zip(masks, labels.bool(), of_images, strict=True):
-            classes = present.nonzero()[:, 0].tolist()
-            nothing = torch.zeros_like(of_classes[0])
-            student = of_classes[classes[0]] if classes else nothing
-            taught = of_image[0].float().cpu() / 255 if classes else [nothing] * len(teachers)
-            name = self.classes[classes[0]] if classes else "no class"
+        for (mask,), of_image, (index,) in zip(_masks(logits, first), of_images, first.tolist(), strict=True):
+            there = len(of_image) > 0
+            nothing = torch.zeros_like(mask)
+            student = mask if there else nothing
+            taught = of_image[0].float().cpu() / 255 if there else [nothing] * len(teachers)
+            name = self.classes[index] if there else "no class"
             pictures = zip(["mask", *teachers], [student, *taught], strict=True)
             lessons.append({f"{name}: {whose}": picture.numpy() for whose, picture in pictures})
         return lessons
@@ -209,24 +216,29 @@ class MaskPanels(Callback):
         self,
         photograph: Tensor,
         target: Tensor,
-        masks: Tensor,
+        masks: dict[int, Tensor],
         scores: Tensor,
         labels: Tensor,
         lesson: dict[str, np.ndarray],
     ) -> Panel:
-        strongest = masks.mean(dim=(1, 2)).argsort(descending=True)[:3].tolist()
         return Panel(
             photograph=photograph.numpy(),
             target_mask=target.numpy(),
-            class_masks=[masks[c].numpy() for c in strongest],
+            class_masks=[mask.numpy() for mask in masks.values()],
             captions=[
                 # The asterisk marks a class of the ground truth, as in the paper's Fig. 4.
                 f"{self.classes[c]}{'*' if labels[c] else ''} {scores[c]:.2f}"
-                for c in strongest
+                for c in masks
             ],
             labels=[name for name, present in zip(self.classes, labels.tolist(), strict=True) if present],
             lesson=lesson,
         )
+
+
+def _masks(logits: MaskLogits, classes: Tensor) -> Tensor:
+    """Of each image the masks of some classes [B,k], on the CPU: [B,k,H,W]."""
+    image_index = torch.arange(len(classes), device=classes.device).repeat_interleave(classes.shape[1])
+    return probability(logits[image_index, classes.flatten()]).unflatten(0, classes.shape).cpu()
 
 
 def _explainer_module(module: LightningModule) -> ExplainerModule:

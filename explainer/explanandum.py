@@ -59,6 +59,12 @@ class ClassifierCard:
         """Its fields, for keys and files; those that most cards leave empty are left out, as older cards lack them."""
         return {name: value for name, value in asdict(self).items() if value or name not in ("target_layer", "version")}
 
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """The card whose `asdict` went through JSON, which has no tuples."""
+        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        return cls(**(fields | lists))
+
 
 class Explanandum(nn.Module):
     """A frozen classifier: always in eval mode, no parameter requires a gradient; gradients still reach the image.
@@ -188,14 +194,22 @@ class Explanandum(nn.Module):
         return cls(*load_classifier(file))
 
 
-def load_classifier(file: Path) -> tuple[nn.Module, ClassifierCard]:
-    """Rebuild the classifier that `Explanandum.save` wrote, not frozen yet."""
+def read_card(file: Path) -> ClassifierCard:
+    """The card in a file that `Explanandum.save` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file was not written by `save`.
+    """
     notes = read_metadata(file)
     if "card" not in notes:
         raise ValueError(f"{file} holds plain weights, not an explanandum that train.py saved.")
-    fields: dict[str, Any] = json.loads(notes["card"])
-    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}  # JSON has no tuples
-    card = ClassifierCard(**(fields | lists))
+    return ClassifierCard.from_json(json.loads(notes["card"]))
+
+
+def load_classifier(file: Path) -> tuple[nn.Module, ClassifierCard]:
+    """Rebuild the classifier that `Explanandum.save` wrote, not frozen yet."""
+    card = read_card(file)
     model, _ = build_classifier(card.architecture, len(card.classes), "none", card.hidden, card.image_size)
     load_matching(model, read_state_dict(file), may_miss=(), source=file)
     if is_own(card.architecture):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explainer.explanandum import OutputKind
-from explainer.masking import at_least_float32, probability
+from explainer.masking import MaskLogits, at_least_float32, probability
 
 
 @dataclass
@@ -99,7 +99,7 @@ def area_bound(class_mask: Tensor, min_area: float = 0.05, max_area: float = 0.3
     return (shortfall + excess) / pixels
 
 
-def bound_loss(logits: Tensor, labels: Tensor, min_area: float = 0.05, max_area: float = 0.3) -> Tensor:
+def bound_loss(logits: MaskLogits, labels: Tensor, min_area: float = 0.05, max_area: float = 0.3) -> Tensor:
     """Area bound averaged over the classes of each image (last term of Eq. 6), then over the B images.
 
     Args:

@@ -16,8 +16,9 @@ from torchmetrics.classification import MulticlassF1Score, MultilabelF1Score
 from datamodules.batch import VOID, Batch
 from explainer.distillation.lesson import Lesson
 from explainer.explanandum import Explanandum
+from explainer.masking import MaskLogits
 from explainer.metrics import ImageMean, agreement
-from explainer.network import Explainer
+from explainer.network import Explainer, mask_logits
 from explainer.objective import Explain, Objective
 from explainer.optimizer import OptimizerOptions, adam
 
@@ -124,16 +125,16 @@ class ExplainerModule(LightningModule):
 
     def _step(self, batch: Batch, stage: Stage) -> Tensor:
         batch = batch._replace(image=channels_last(batch.image))
-        mask_logits = self.network(batch.image)
+        masks = mask_logits(self.network, batch.image)
         terms: dict[str, Tensor] = {}
-        total = mask_logits.new_zeros((), dtype=torch.float32)
+        total = batch.image.new_zeros((), dtype=torch.float32)
         if not self._imitates or stage == "val":  # pure imitation is spared the classifier, but judged like the others
-            terms = self._judged(batch, mask_logits, stage)
+            terms = self._judged(batch, masks, stage)
         if not self._imitates:
             total = total + self.objective.total(terms)
         values = self._weighted(terms, stage)
         if self.lesson is not None:
-            distilled = self._distill(self.lesson, mask_logits, batch, stage)
+            distilled = self._distill(self.lesson, masks, batch, stage)
             weight = self.lesson.weight_at(self._epochs)
             # Of the validation loss it is no part, or a weight that fades would pass for progress.
             if stage == "train" or self._imitates:
@@ -144,9 +145,9 @@ class ExplainerModule(LightningModule):
         self._log_losses(total, values, stage, len(batch.image))
         return total
 
-    def _judged(self, batch: Batch, mask_logits: Tensor, stage: Stage) -> dict[str, Tensor]:
+    def _judged(self, batch: Batch, masks: MaskLogits, stage: Stage) -> dict[str, Tensor]:
         """The objective's terms; logs what the masked images and the mask itself tell."""
-        found = self.objective.judge(self.explanandum, batch, mask_logits, fresh=stage == "train")
+        found = self.objective.judge(self.explanandum, batch, masks, fresh=stage == "train")
         self._log_f_score(found.masked_logits.detach(), batch.labels, stage)
         if stage == "val" and batch.mask is not None:
             self._log_segmentation(found.target, batch.mask)
@@ -161,15 +162,15 @@ class ExplainerModule(LightningModule):
             # Also for a batch without outlines: a process that logs less than the others would wait for them for ever.
             self._log_mean(f"segmentation/{name}", 100 * scores[name].mean().nan_to_num(), int(outlined.sum()))
 
-    def _distill(self, lesson: Lesson, mask_logits: Tensor, batch: Batch, stage: Stage) -> Tensor:
+    def _distill(self, lesson: Lesson, masks: MaskLogits, batch: Batch, stage: Stage) -> Tensor:
         """The distillation loss; logs each teacher's own, and in validation how alike student and teachers are."""
-        total, own = lesson.losses(mask_logits, batch)
+        total, own = lesson.losses(masks, batch)
         assert batch.teacher_weights is not None  # `losses` has seen to it
         pairs = (batch.teacher_weights > 0).sum(dim=0).tolist()
         for name, value, count in zip(lesson.teachers, own, pairs, strict=True):
             self._log_mean(f"{stage}/distill/{name}", value.nan_to_num(), count)
         if stage == "val":
-            for name, alike in zip(lesson.teachers, lesson.likeness(mask_logits, batch), strict=True):
+            for name, alike in zip(lesson.teachers, lesson.likeness(masks, batch), strict=True):
                 for measure, value in zip(AGREEMENT, (alike.rank_correlation, alike.iou), strict=True):
                     self._log_mean(f"{measure}/{name}", value, alike.pairs)
         return total

@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any, Self
 
 import segmentation_models_pytorch as smp
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from explainer.classifiers import require_known
+from explainer.masking import CoarseLogits, MaskLogits, enlarge
 from explainer.weights import load_matching, read_state_dict
 
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 """Of the spatial pyramid, by output stride (DeepLabV3, Chen et al. 2017, Sec. 4.2)."""
+
+FEW_CLASSES = 100
+"""Up to so many (VOC's 20, COCO's 80) all masks are enlarged together, which is fast and fits into memory."""
 
 
 class Explainer(nn.Module):
@@ -69,9 +72,17 @@ class Explainer(nn.Module):
         }
         return cls(encoder=recipe["encoder"], **numbers)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Class mask logits [B,C,H,W] of normalised images [B,3,H,W]."""
-        return F.interpolate(self.deeplab(image), size=image.shape[-2:], mode="bilinear", align_corners=False)
+    def forward(self, image: Tensor, *, enlarged: bool = True) -> Tensor:
+        """Class mask logits of normalised images [B,3,H,W]: [B,C,H,W], or [B,C,h,w] as they were before enlargement."""
+        cells = self.deeplab(image)
+        return enlarge(cells, image.shape[-2:]) if enlarged else cells
+
+
+def mask_logits(network: Explainer, image: Tensor) -> MaskLogits:
+    """Class mask logits of normalised images [B,3,H,W], in a form that a thousand classes fit into."""
+    if network.num_classes <= FEW_CLASSES:
+        return network(image)
+    return CoarseLogits(network(image, enlarged=False), (image.shape[-2], image.shape[-1]))
 
 
 def _deeplab(encoder: str, encoder_weights: str | None, **settings: Any) -> smp.DeepLabV3:

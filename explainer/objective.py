@@ -13,7 +13,7 @@ from datamodules.batch import Batch
 from explainer import losses
 from explainer.explanandum import Explanandum
 from explainer.losses import LossWeights
-from explainer.masking import apply_mask, merge_masks
+from explainer.masking import MaskLogits, apply_mask, merge_masks
 
 ObjectiveName = Literal["explain", "rtis", "distill"]
 
@@ -42,7 +42,7 @@ class Objective(ABC):
     weights: dict[str, float]
 
     @abstractmethod
-    def judge(self, explanandum: Explanandum, batch: Batch, mask_logits: Tensor, *, fresh: bool) -> Judgement:
+    def judge(self, explanandum: Explanandum, batch: Batch, mask_logits: MaskLogits, *, fresh: bool) -> Judgement:
         """The terms of a batch.
 
         Args:
@@ -77,7 +77,7 @@ class Explain(Objective):
             "tv": chosen.tv,
         }
 
-    def judge(self, explanandum: Explanandum, batch: Batch, mask_logits: Tensor, *, fresh: bool) -> Judgement:
+    def judge(self, explanandum: Explanandum, batch: Batch, mask_logits: MaskLogits, *, fresh: bool) -> Judgement:
         """See the base class; nothing here is random."""
         image, labels = batch.image, batch.labels
         target, nontarget = merge_masks(mask_logits, labels)

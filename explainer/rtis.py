@@ -18,7 +18,7 @@ from explainer.attribution.checks import number
 from explainer.attribution.perturb import gaussian_blur, like, masked_images
 from explainer.explanandum import Explanandum, OutputKind
 from explainer.losses import mask_area, total_variation
-from explainer.masking import at_least_float32, merge_masks
+from explainer.masking import MaskLogits, at_least_float32, target_mask
 from explainer.objective import Judgement, Objective
 
 BLUR_SIGMA = 10
@@ -73,9 +73,9 @@ class Rtis(Objective):
         self.power = chosen.power
         self.weights = {"preserver": 1.0, "destroyer": chosen.destroyer, "area": chosen.area, "tv": chosen.tv}
 
-    def judge(self, explanandum: Explanandum, batch: Batch, mask_logits: Tensor, *, fresh: bool) -> Judgement:
+    def judge(self, explanandum: Explanandum, batch: Batch, mask_logits: MaskLogits, *, fresh: bool) -> Judgement:
         """See the base class; the alternative images are random."""
-        target, _ = merge_masks(mask_logits, batch.labels)
+        target = target_mask(mask_logits, batch.labels)
         alternative = alternative_images(batch.image, _seeds(batch, fresh=fresh))
         both = masked_images(batch.image, torch.stack([target, 1 - target], dim=1), alternative)
         preserved, destroyed = explanandum(both).unflatten(0, (-1, 2)).unbind(dim=1)

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -17,6 +17,8 @@ import yaml
 from explainer.explanandum import Explanandum
 from explainer.network import Explainer
 from explainer.weights import load_matching, read_metadata, read_state_dict, save_weights
+
+ExplainerT = TypeVar("ExplainerT", bound=Explainer)
 
 PACKAGES = (
     *("torch", "torchvision", "pytorch-lightning", "segmentation-models-pytorch", "timm", "torchmetrics"),
@@ -73,6 +75,11 @@ class RunFolder:
         """Written when the training is over."""
         return self.path / "summary.json"
 
+    @property
+    def environment(self) -> Path:
+        """Versions, commit, command and hardware."""
+        return self.path / "environment.txt"
+
     def read_config(self) -> dict[str, Any]:
         """The options of the run.
 
@@ -99,9 +106,17 @@ class RunFolder:
         Raises:
             FileNotFoundError: if the run has not finished an epoch yet.
         """
+        self.require_explainer()
+        return load_explainer(self.explainer)
+
+    def require_explainer(self) -> None:
+        """Refuse a run that has no trained Explainer.
+
+        Raises:
+            FileNotFoundError: if it has not finished an epoch yet.
+        """
         if not self.explainer.is_file():
             raise FileNotFoundError(f"{self.path} has no {self.explainer.name} yet: no epoch of the Explainer is done.")
-        return load_explainer(self.explainer)
 
 
 def save_explainer(network: Explainer, file: Path, **notes: str) -> None:
@@ -109,8 +124,12 @@ def save_explainer(network: Explainer, file: Path, **notes: str) -> None:
     save_weights(network, file, {name: str(value) for name, value in network.recipe.items()} | notes)
 
 
-def load_explainer(file: Path) -> Explainer:
+def load_explainer(file: Path, kind: type[ExplainerT] = Explainer) -> ExplainerT:  # type: ignore[assignment]
     """Rebuild the Explainer that `save_explainer` wrote, in eval mode.
+
+    Args:
+        file: where it lies.
+        kind: class of what is returned.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -119,7 +138,7 @@ def load_explainer(file: Path) -> Explainer:
     notes = read_metadata(file)
     if "encoder" not in notes:
         raise ValueError(f"{file} holds plain weights, not an Explainer that train.py saved.")
-    network = Explainer.from_recipe(notes)
+    network = kind.from_recipe(notes)
     load_matching(network, read_state_dict(file), may_miss=(), source=file)
     return network.eval()
 

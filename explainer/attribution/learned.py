@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from explainer.attribution.base import AttributionMethod, evaluating
 from explainer.explanandum import Explanandum
-from explainer.masking import probability
-from explainer.network import Explainer
+from explainer.masking import MaskLogits, probability
+from explainer.network import Explainer, mask_logits
 
 
 class LearnedExplainer(AttributionMethod):
@@ -45,6 +45,6 @@ class LearnedExplainer(AttributionMethod):
         image_index, target = labels.bool().nonzero(as_tuple=True)
         return probability(self._logits(image)[image_index, target]), image_index, target
 
-    def _logits(self, image: Tensor) -> Tensor:
+    def _logits(self, image: Tensor) -> MaskLogits:
         with torch.no_grad(), evaluating(self.network):
-            return self.network(image)
+            return mask_logits(self.network, image)

@@ -12,7 +12,7 @@ from torch import Tensor
 from datamodules.batch import Batch
 from explainer.distillation.losses import distillation_losses
 from explainer.distillation.options import DistillOptions
-from explainer.masking import probability
+from explainer.masking import MaskLogits, probability
 from explainer.metrics import agreement, rank_correlation
 
 COMPARED_AT = 56
@@ -50,13 +50,13 @@ class Lesson:
         """Of the distillation loss in training, after so many epochs (with fractions)."""
         return 1.0 if self.alone else self.options.weight_at(epochs)
 
-    def losses(self, mask_logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def losses(self, mask_logits: MaskLogits, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `distillation_losses`."""
         maps, weights = _maps(batch)
         return distillation_losses(mask_logits, batch.labels, maps, weights, self.options.loss)
 
     @torch.no_grad()
-    def likeness(self, mask_logits: Tensor, batch: Batch) -> list[Likeness]:
+    def likeness(self, mask_logits: MaskLogits, batch: Batch) -> list[Likeness]:
         """How alike the masks of the present classes and each teacher's maps are."""
         maps, weights = _maps(batch)
         image_index, target = batch.labels.bool().nonzero(as_tuple=True)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explainer.masking import at_least_float32, probability
+from explainer.masking import MaskLogits, at_least_float32, probability
 
 NEARLY_FLAT = 1e-6
 """Standard deviation below which a map has no pattern to correlate with."""
@@ -87,7 +87,7 @@ def mean_over_images(values: Tensor, image_index: Tensor, images: int) -> Tensor
 
 
 def distillation_losses(
-    mask_logits: Tensor, labels: Tensor, teacher_maps: Tensor, weights: Tensor, loss: str
+    mask_logits: MaskLogits, labels: Tensor, teacher_maps: Tensor, weights: Tensor, loss: str
 ) -> tuple[Tensor, Tensor]:
     """Pull the mask of each present class to its teachers' maps.
 

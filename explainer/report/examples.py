@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from explainer.report.gallery import Column, Floats, Row, caption_of, draw_gallery
+from explainer.report.gallery import Column, Floats, Row, caption_of, draw_gallery, label_of
 from explainer.report.tables import read_table
 
 NEEDED = ("method", "image", "class", "probability", "tile")
@@ -44,7 +44,7 @@ def plot_examples(csv_file: Path, picture_file: Path) -> None:
     if not photographs or captions.keys() != photographs.keys():
         raise ValueError(f"{csv_file} lacks photographs: it has {len(photographs)} of {len(captions)} images.")
     columns = [Column(photographs[image], caption, truths.get(image)) for image, caption in captions.items()]
-    methods = [Row(*_label(method), [maps.get(image) for image in captions]) for method, maps in tiles.items()]
+    methods = [Row(*label_of(method), [maps.get(image) for image in captions]) for method, maps in tiles.items()]
     _save(draw_gallery(columns, methods), picture_file)
 
 
@@ -54,12 +54,6 @@ def _decoded(text: str, csv_file: Path) -> Floats:
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(text, validate=True)))) / 255
     except (ValueError, OSError, SyntaxError) as error:  # Pillow says of a broken PNG that its syntax is wrong
         raise ValueError(f"{csv_file} has a tile that is no PNG in base64; make the table anew.") from error
-
-
-def _label(method: str) -> tuple[str, list[str]]:
-    """Its name, and its options so that lines can break between them."""
-    name, _, options = method.partition(":")
-    return name, [options.replace(",", ", ")] if options else []
 
 
 def _save(picture: np.ndarray, file: Path) -> None:

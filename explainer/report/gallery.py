@@ -75,12 +75,12 @@ def draw_gallery(columns: list[Column], rows: list[Row]) -> Picture:
     height = CAPTION + len(tiles) * (TILE + GAP) + FOOTER
     canvas = Image.new("RGB", (left + len(columns) * (TILE + GAP), height), "white")
     for across, column in enumerate(columns):
-        _write(canvas, (left + across * (TILE + GAP), 2), shortened(column.caption, TILE))
+        write(canvas, (left + across * (TILE + GAP), 2), shortened(column.caption, TILE))
     for down, (label, pictures) in enumerate(tiles):
         top = CAPTION + down * (TILE + GAP)
         for index, line in enumerate(label):
             middle = top + (TILE - LINE * len(label)) // 2
-            _write(canvas, (GAP, middle + LINE * index), line, "dimgrey" if index else "black")
+            write(canvas, (GAP, middle + LINE * index), line, "dimgrey" if index else "black")
         for across, picture in enumerate(pictures):
             canvas.paste(Image.fromarray(picture), (left + across * (TILE + GAP), top))
     _draw_scale(canvas, left, height - FOOTER + GAP)
@@ -90,8 +90,13 @@ def draw_gallery(columns: list[Column], rows: list[Row]) -> Picture:
 def overlay(values: Floats, photograph: Floats) -> Picture:
     """A map [H,W] in colours over the grey photograph, as a tile."""
     large = to_tile(np.repeat(values[..., None], 3, axis=2))[..., 0] / 255
-    grey = to_tile(photograph).mean(axis=2, keepdims=True) / 255
-    return _eight_bit(HEAT * heat(large) + (1 - HEAT) * grey)
+    return blended(large, to_tile(photograph))
+
+
+def blended(values: Floats, photograph: Picture) -> Picture:
+    """A map [h,w] in colours over the photograph [h,w,3] in grey."""
+    grey = photograph.mean(axis=2, keepdims=True) / 255
+    return _eight_bit(HEAT * heat(values) + (1 - HEAT) * grey)
 
 
 def heat(values: Floats) -> Floats:
@@ -117,7 +122,7 @@ def _map_tile(values: Floats | None, photograph: Floats) -> Picture:
     if values is not None:
         return overlay(values, photograph)
     blank = Image.new("RGB", (TILE, TILE), "white")
-    _write(blank, ((TILE - _text_width(NO_MAP)) // 2, (TILE - LINE) // 2), NO_MAP, "dimgrey")
+    write(blank, ((TILE - _text_width(NO_MAP)) // 2, (TILE - LINE) // 2), NO_MAP, "dimgrey")
     return np.asarray(blank)
 
 
@@ -130,6 +135,12 @@ def caption_of(name: str, probability: float) -> str:
     """A class and its probability in [0, 1], which stays whole where the name is too wide for a tile."""
     number = f" {probability:.2f}"
     return shortened(name, TILE - _text_width(number)) + number
+
+
+def label_of(method: str) -> tuple[str, list[str]]:
+    """A method's name, and its options so that lines can break between them."""
+    name, _, options = method.partition(":")
+    return name, [options.replace(",", ", ")] if options else []
 
 
 def shortened(text: str, width: float) -> str:
@@ -157,10 +168,11 @@ def _draw_scale(canvas: Image.Image, left: int, top: int) -> None:
     grey = np.full((*ramp.shape, 3), 0.5)
     canvas.paste(Image.fromarray(_eight_bit(HEAT * heat(ramp) + (1 - HEAT) * grey)), (left, top))
     for value, text in ((0, "0"), (1, "1: matters most")):
-        _write(canvas, (left + value * 2 * TILE - (6 if value else 0), top + FOOTER // 3 + 2), text)
+        write(canvas, (left + value * 2 * TILE - (6 if value else 0), top + FOOTER // 3 + 2), text)
 
 
-def _write(canvas: Image.Image, place: tuple[int, int], text: str, fill: str = "black") -> None:
+def write(canvas: Image.Image, place: tuple[int, int], text: str, fill: str = "black") -> None:
+    """Put a line of text onto a picture; `place` is its upper left corner."""
     ImageDraw.Draw(canvas).text(place, text, fill=fill, font=ImageFont.load_default(12))
 
 
