@@ -89,6 +89,7 @@ def main(arguments: list[str] | None = None) -> Path:
     request = parse_explain(sys.argv[1:] if arguments is None else arguments)
     options = request.options
     files = find_images(request.places, apart_from=options.output)
+    refuse_overwriting(files, options.output)
     subject = open_explaining(request)
     subject.to(device_for(options.accelerator))
     methods = subject.methods(request.methods, options.workers)
@@ -102,6 +103,18 @@ def main(arguments: list[str] | None = None) -> Path:
     finally:
         results.finish()  # also after Ctrl-C: what is explained is not lost
     return report(results, len(files))
+
+
+def refuse_overwriting(files: Sequence[ImageFile], output: Path) -> None:
+    """Each image gets a folder of its own name: where the image itself lies, there can be none.
+
+    Raises:
+        ValueError: naming the first such image.
+    """
+    for file in files:
+        if (output / file.name).is_file():
+            place = output / file.name
+            raise ValueError(f"The results of {file.path} would take the place of {place}; name another --output.")
 
 
 def device_for(accelerator: str) -> torch.device:

@@ -1,7 +1,7 @@
 """What explain.py explains with: a classifier, and a trained Explainer where there is one."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +14,8 @@ from explainer.attribution import AttributionMethod
 from explainer.attribution.spec import parse_method
 from explainer.classifiers import IMAGENET_CLASSES
 from explainer.explanandum import ClassifierCard, Explanandum, OutputKind, open_explanandum
+from explainer.library import pretrained
+from explainer.library.pretrained import CONFIG
 from explainer.network import Explainer
 from explainer.own_classifier import is_own, own_code, use_own_code
 from explainer.run_folder import RunFolder, load_explainer
@@ -73,6 +75,8 @@ def open_explaining(request: ExplainRequest) -> Explaining:
         return Explaining(explanandum, network)
     if options.explainer is None:
         return Explaining(_classifier(request, {}, None), None)
+    if (options.explainer / CONFIG).is_file():
+        return _pretrained(request, options.explainer)
     folder, file = _explainer_file(options.explainer)
     network = load_explainer(file)
     beside = folder.explanandum if folder.explanandum.is_file() else None
@@ -83,6 +87,20 @@ def open_explaining(request: ExplainRequest) -> Explaining:
             f"{explanandum.num_classes}; name the classifier that it was trained against."
         )
     return Explaining(explanandum, network)
+
+
+def _pretrained(request: ExplainRequest, folder: Path) -> Explaining:
+    """What `Explainer.save_pretrained` wrote; without a classifier, it is the one that the options name."""
+    network = pretrained.Explainer.from_pretrained(folder)
+    card, options = network.card, request.options
+    if options.explanandum is not None:
+        named_architecture(options.explanandum)
+    explanandum = network.explanandum
+    if explanandum is None:
+        if is_own(card.architecture):
+            card = replace(card, version=own_code(card.architecture).version)
+        explanandum = open_explanandum(options.explanandum_weights or default_weights(card.architecture), card)
+    return Explaining(explanandum.reading(request.classifier.target_layer), network)
 
 
 def _explainer_file(place: Path) -> tuple[RunFolder, Path]:

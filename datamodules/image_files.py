@@ -33,7 +33,7 @@ def find_images(places: Sequence[Path], apart_from: Path) -> list[ImageFile]:
     found: list[ImageFile] = []
     for place in places:
         if place.is_dir():
-            found += _in_folder(place, apart_from.resolve())
+            found += _in_folder(place, apart_from)
         elif place.exists():
             found.append(ImageFile(place, place.name))
         else:
@@ -42,14 +42,15 @@ def find_images(places: Sequence[Path], apart_from: Path) -> list[ImageFile]:
 
 
 def _in_folder(folder: Path, apart_from: Path) -> list[ImageFile]:
-    suffixes = image_suffixes()
+    suffixes, results = image_suffixes(), apart_from.resolve()
+    inside = results.is_relative_to(folder.resolve())  # else it may as well be the folder's parent
     files = [
         ImageFile(file, file.relative_to(folder).as_posix())
         for file in sorted(folder.rglob("*"))
         if file.suffix.lower() in suffixes
         and file.is_file()
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and not file.resolve().is_relative_to(apart_from)
+        and not (inside and file.resolve().is_relative_to(results))
     ]
     if not files:
         raise ValueError(

@@ -213,7 +213,7 @@ def load_classifier(file: Path) -> tuple[nn.Module, ClassifierCard]:
     model, _ = build_classifier(card.architecture, len(card.classes), "none", card.hidden, card.image_size)
     load_matching(model, read_state_dict(file), may_miss=(), source=file)
     if is_own(card.architecture):
-        check_probe(model, card.image_size, json.loads(notes["probe"]), card.architecture)
+        check_probe(model, card.image_size, json.loads(read_metadata(file)["probe"]), card.architecture)
         card = replace(card, version=own_code(card.architecture).version)
     return model, card
 

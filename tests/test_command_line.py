@@ -12,6 +12,7 @@ import yaml
 from classifier_options import LISTS, ClassifierOptions
 from command_line import FLAT, NESTED, find_recipe, make_parser, parse
 from evaluate import EvaluateOptions, parse_evaluation
+from explain_options import parse_explain
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ("--dataset", "voc", "--explanandum", "resnet50")
@@ -293,10 +294,10 @@ def test_evaluate_names_the_closest_option_too(refusal):
 
 
 def written_commands(text):
-    """Command lines of train.py and evaluate.py in fenced blocks or between backticks, continued lines joined."""
+    """Command lines of train.py, evaluate.py and explain.py in fenced blocks or between backticks, continued lines joined."""
     fenced = "\n".join(re.findall(r"^ *```[^\n]*\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL))
     lines = fenced.replace("\\\n", " ").splitlines() + re.findall(r"`([^`\n]+)`", text)
-    pattern = re.compile(r"^\s*(?:\$ )?(?:[\w./$()-]*/)?python3? ((?:train|evaluate)\.py\s.*)$")
+    pattern = re.compile(r"^\s*(?:\$ )?(?:[\w./$()-]*/)?python3? ((?:train|evaluate|explain)\.py\s.*)$")
     return [match[1] for match in map(pattern.match, lines) if match]
 
 
@@ -310,7 +311,7 @@ def check_command(command, tmp_path):
         if argument == "--config" and not arguments[index + 1].startswith("configs/"):
             arguments[index + 1] = str(tmp_path / "config.yaml")
     try:
-        (parse if program == "train.py" else parse_evaluation)(arguments)
+        {"train.py": parse, "evaluate.py": parse_evaluation, "explain.py": parse_explain}[program](arguments)
     except SystemExit as stop:
         assert stop.code == 0, command  # --help and --print_config end with 0
 
@@ -362,3 +363,64 @@ def test_without_a_classifier_shapes_takes_a_tiny_one_and_photographs_the_papers
     assert parse([])[0].run.explanandum == "timm:test_resnet"
     assert parse(["--dataset", "voc"])[0].run.explanandum == "vgg16"
     assert find_recipe(["--dataset", "voc"]) == find_recipe(["--dataset", "voc", "--explanandum", "vgg16"])
+
+
+def test_a_file_of_options_cannot_have_code_run(config, tmp_path):
+    marker = tmp_path / "ran"
+    (tmp_path / "net.py").write_text(f"open({str(marker)!r}, 'w')")
+    file = config(explanandum=f"{tmp_path}/net.py:make_model")
+    with pytest.raises(ValueError, match=r"made by code, '.*net\.py:make_model', which runs only if you name it"):
+        parse(["--config", str(file)])
+    named, _ = parse(["--config", str(file), "--explanandum", f"{tmp_path}/net.py:make_model"])
+    assert named.run.explanandum.endswith("net.py:make_model")
+    assert not marker.exists()  # not by reading options, whoever names it
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lr: !!python/object/apply:os.system ['touch MARKER']\n",
+        "optimizer:\n  class_path: os.system\n  init_args: {command: touch MARKER}\n",
+        "lr: {class_path: os.system, init_args: {command: touch MARKER}}\n",
+        "output_kind: {class_path: subprocess.Popen, init_args: {args: touch MARKER, shell: true}}\n",
+    ],
+)
+def test_a_file_of_options_that_names_a_class_is_refused(tmp_path, text, capsys):
+    (tmp_path / "evil.yaml").write_text(text.replace("MARKER", str(tmp_path / "ran")))
+    with pytest.raises((SystemExit, ValueError)):
+        parse(["--config", str(tmp_path / "evil.yaml")])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_resumed_run_of_own_code_must_name_it_wherever_it_lies_now(tmp_path):
+    (tmp_path / "config.yaml").write_text(parse(["--explanandum", "old/net.py:make_model"])[1])
+    with pytest.raises(ValueError, match="runs only if you name it"):
+        parse(["--resume", str(tmp_path)])
+    assert parse(["--resume", str(tmp_path), "--explanandum", "new/net.py:make_model"])[0].run.resume == tmp_path
+    with pytest.raises(ValueError, match="keeps its explanandum"):
+        parse(["--resume", str(tmp_path), "--explanandum", "new/other.py:make_model"])
+
+
+def test_what_a_classifiers_name_does_not_say_can_be_said(tmp_path):
+    (tmp_path / "names.txt").write_text("sea cow\ndog\n")
+    given = ["--mean", "0.1", "0.2", "0.3", "--std", "1", "1", "1", "--output_kind", "single_label"]
+    chosen, text = parse([*given, "--class_names", str(tmp_path / "names.txt"), "--target_layer", "layer3"])
+    classifier = chosen.classifier
+    assert classifier.class_names == ["sea cow", "dog"]
+    assert classifier.normalisation("vgg16") == ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+    assert (classifier.output_kind, classifier.target_layer) == ("single_label", "layer3")
+    (tmp_path / "again.yaml").write_text(text)
+    assert parse(["--config", str(tmp_path / "again.yaml")])[0].classifier == classifier
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--mean", "0", "0", "0"], "--mean and --std belong together"),
+        (["--mean", "0", "0", "0", "--std", "1", "0", "1"], "--std must be positive"),
+        (["--class_names", "a", "b", "a"], "--class_names has a more than once"),
+    ],
+)
+def test_what_cannot_be_a_classifiers_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        parse(given)

@@ -136,6 +136,15 @@ def test_results_are_no_images_to_be_explained_the_next_time(small_run, tmp_path
         assert [one["folder"] for one in summary["images"]] == ["x.png"]
 
 
+def test_results_may_lie_above_the_images_but_not_in_their_place(small_run, tmp_path):
+    (tmp_path / "in").mkdir()
+    noise((20, 20)).save(tmp_path / "in" / "x.png")
+    given = ("--run", small_run, "--write", "masks", "--top", 1)
+    assert run(tmp_path / "in", *given, "--output", tmp_path)[0] == 0
+    with pytest.raises(ValueError, match="would take the place of .*x.png; name another --output"):
+        run(tmp_path / "in" / "x.png", *given, "--output", tmp_path / "in")
+
+
 def test_files_of_one_name_get_folders_of_their_own_and_the_same_file_is_explained_once(small_run, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -35,6 +35,33 @@ def test_folder_reads_names_splits_and_labels(tmp_path):
     assert module.split_ids() == {"train": ["a.png", "b.png"], "val": ["c.png"]}
 
 
+def test_a_folder_for_each_class_says_the_same_of_images_with_one_class(tmp_path):
+    for name in ("train/dog/b.png", "train/cat/more/a.JPG", "val/dog/c.png", "train/.trash/x.png", "train/cat/.x.png"):
+        save_image(tmp_path / name)
+    (tmp_path / "train" / "cat" / "notes.txt").write_text("no image")
+    module = build_datamodule("folder", options(tmp_path))
+    assert module.classes == ("cat", "dog") and module.single_label
+    assert module.split_ids() == {"train": ["train/cat/more/a.JPG", "train/dog/b.png"], "val": ["val/dog/c.png"]}
+    assert next(iter(module.dataloader("train"))).labels.tolist() == [[1, 0], [0, 1]]
+    (tmp_path / "labels.csv").write_text("image,split,labels\ntrain/dog/b.png,train,dog;hen\n")
+    listed = build_datamodule("folder", options(tmp_path))  # a table has the last word
+    assert listed.classes == ("dog", "hen") and not listed.single_label
+
+
+def test_a_folder_for_each_class_without_images_says_what_should_be_there(tmp_path):
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    with pytest.raises(ValueError, match="train/cat/1.jpg"):
+        _ = build_datamodule("folder", options(tmp_path)).classes
+
+
+def test_the_names_of_the_classifiers_outputs_fix_the_order_of_the_classes(tmp_path):
+    folder(tmp_path, GOOD)
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    module = build_datamodule("folder", options(tmp_path, class_names=("hen", "dog", "cat")))
+    assert module.classes == ("hen", "dog", "cat")
+    assert module.dataset("train").labels()[0] == (1, 2)
+
+
 def test_folder_bears_windows_files_and_spaces(tmp_path):
     table = "\ufeffimage , split,labels\r\nsub\\a.png, train ,  cat ; dog;;cat\r\n\r\nb.png,train,\r\n"
     module = folder(tmp_path, table, images=("sub/a.png", "b.png"))

@@ -14,7 +14,7 @@ from small_runs import EPOCHS, ROOT, STEPS, arguments, assert_same_weights, comm
 
 import evaluate
 import train
-from explainer.checkpoints import WholeFileCheckpoints
+from explainer.checkpoints import WholeFileCheckpoints, read_checkpoint
 
 
 def test_a_run_killed_at_ten_moments_ends_with_the_weights_of_an_unbroken_one(small_run, tmp_path):
@@ -146,3 +146,21 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
         WholeFileCheckpoints().save_checkpoint({"step": 2}, file)
     assert torch.load(file) == {"step": 1}
     assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+class Malicious:
+    """Pickled, it creates a file when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return open, (str(self.marker), "w")
+
+
+def test_a_checkpoint_that_could_run_code_is_refused(tmp_path):
+    torch.save({"state_dict": {}, "callbacks": Malicious(tmp_path / "ran")}, tmp_path / "last.ckpt")
+    for read in (read_checkpoint, WholeFileCheckpoints().load_checkpoint):
+        with pytest.raises(ValueError, match=r"last\.ckpt is no checkpoint of ours"):
+            read(tmp_path / "last.ckpt")
+    assert not (tmp_path / "ran").exists()

@@ -5,12 +5,12 @@ C classes, N that are asked for, h×w cells of the network's output, H×W pixels
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from explainer.attribution.base import evaluating
+from explainer.explaining import prepare, upright_rgb
 from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.library.explanation import Explanation
 from explainer.masking import CoarseLogits, probability
@@ -19,10 +19,7 @@ from explainer.network import Explainer
 
 def prepared(image: Image.Image, card: ClassifierCard) -> Tensor:
     """An RGB image squashed and normalised as the data sets do it, [1,3,image_size,image_size]."""
-    small = image.resize((card.image_size, card.image_size), Image.Resampling.BILINEAR)
-    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255
-    mean, std = (torch.tensor(values)[:, None, None] for values in (card.mean, card.std))
-    return (pixels - mean) / std
+    return prepare(image, card)[None]
 
 
 def class_index(card: ClassifierCard, asked: str | int) -> int:
@@ -64,7 +61,7 @@ def explain_image(
     Raises:
         ValueError: for an unknown class.
     """
-    upright = ImageOps.exif_transpose(image).convert("RGB")
+    upright = upright_rgb(image)
     indices = None if classes is None else [class_index(card, asked) for asked in classes]
     parameter = next(network.parameters())
     pixels = prepared(upright, card).to(parameter)

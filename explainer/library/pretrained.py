@@ -21,6 +21,7 @@ from explainer.library.explanation import Explanation
 from explainer.library.model_card import model_card
 from explainer.library.one_image import explain_image
 from explainer.library.origin import Origin
+from explainer.own_classifier import is_own
 from explainer.run_folder import RunFolder, load_explainer, save_explainer
 from explainer.weights import load_matching, read_state_dict
 
@@ -203,7 +204,7 @@ class Explainer(network.Explainer, PyTorchModelHubMixin):
     @property
     def _shares_classifier(self) -> bool:
         """Only one that its name can rebuild: another's code would have to come along, and to be executed."""
-        if self.explanandum is None:
+        if self.explanandum is None or is_own(self.card.architecture):
             return False
         try:
             require_known(self.card.architecture)

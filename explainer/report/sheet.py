@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from explainer.report.gallery import HEAT, heat, shortened
+from explainer.report.gallery import HEAT, heat, shortened, write
 
 TILE = 200
 """Longer side of a picture in the sheet, in pixels."""
@@ -70,10 +70,10 @@ def draw_sheet(title: str, blocks: Sequence[Block]) -> Image.Image:
     rows = [[block.tiles[start : start + across] for start in range(0, len(block.tiles), across)] for block in blocks]
     tall = sum(LINE + len(lines) * (LINE + height + GAP) for lines in rows)
     canvas = Image.new("RGB", (GAP + across * (width + GAP), LINE + GAP + tall), "white")
-    _write(canvas, (GAP, 2), shortened(title, canvas.width - 2 * GAP), "black")
+    write(canvas, (GAP, 2), shortened(title, canvas.width - 2 * GAP), "black")
     top = LINE + GAP
     for block, lines in zip(blocks, rows, strict=True):
-        _write(canvas, (GAP, top), shortened(block.title, canvas.width - 2 * GAP), "dimgrey")
+        write(canvas, (GAP, top), shortened(block.title, canvas.width - 2 * GAP), "dimgrey")
         top += LINE
         for line in lines:
             for column, tile in enumerate(line):
@@ -91,14 +91,10 @@ def shrunk(picture: Image.Image) -> Image.Image:
 
 def _draw_tile(canvas: Image.Image, tile: Tile, place: tuple[int, int], frame: tuple[int, int]) -> None:
     left, top = place
-    _write(canvas, (left, top), shortened(tile.caption, frame[0]), "black")
+    write(canvas, (left, top), shortened(tile.caption, frame[0]), "black")
     if tile.picture is None:
         ImageDraw.Draw(canvas).rectangle(
             (left, top + LINE, left + frame[0] - 1, top + LINE + frame[1] - 1), "gainsboro"
         )
         return
     canvas.paste(tile.picture, (left, top + LINE))
-
-
-def _write(canvas: Image.Image, place: tuple[int, int], text: str, fill: str) -> None:
-    ImageDraw.Draw(canvas).text(place, text, fill=fill, font=ImageFont.load_default(12))
