@@ -1,5 +1,6 @@
 """Reading weight files and loading them with errors that say what is wrong."""
 
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -29,7 +30,9 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch's, of pickles that it then refuses anyway
+            warnings.simplefilter("ignore", UserWarning)
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ValueError(
             f"{file} is not a plain state dict; save model.state_dict() in a trusted place and pass that file. "

@@ -294,7 +294,7 @@ def test_evaluate_names_the_closest_option_too(refusal):
 
 
 def written_commands(text):
-    """Command lines of train.py, evaluate.py and explain.py in fenced blocks or between backticks, continued lines joined."""
+    """Command lines of our programs in fenced blocks or between backticks, continued lines joined."""
     fenced = "\n".join(re.findall(r"^ *```[^\n]*\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL))
     lines = fenced.replace("\\\n", " ").splitlines() + re.findall(r"`([^`\n]+)`", text)
     pattern = re.compile(r"^\s*(?:\$ )?(?:[\w./$()-]*/)?python3? ((?:train|evaluate|explain)\.py\s.*)$")

@@ -98,7 +98,7 @@ def test_the_masks_are_those_of_the_trained_explainer(small_run, tmp_path):
 
 def test_several_methods_stand_side_by_side_and_only_what_is_asked_for_is_written(small_run, tmp_path):
     noise((40, 30)).save(tmp_path / "x.png")
-    methods = ["explainer", "grad_cam", "rise:masks=8,cells=[4,4]"]
+    methods = ["explainer", "grad_cam", "rise:masks=8,cells=4"]
     status, summary = run(
         *(tmp_path / "x.png", "--run", small_run, "--output", tmp_path / "out"),
         *("--methods", *methods, "--classes", "star", "disc", "--write", "sheets", "masks"),
