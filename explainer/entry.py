@@ -72,7 +72,7 @@ def is_users_error(error: BaseException) -> bool:
     """Whether a file or disk is to blame, or our own code refused a value, with a message for the user."""
     if isinstance(error, OSError):
         return True
-    return isinstance(error, ValueError | ArithmeticError) and _raised_in(error) in OURS
+    return isinstance(error, ValueError | ArithmeticError | ImportError) and _raised_in(error) in OURS
 
 
 def message_of(error: BaseException) -> str:

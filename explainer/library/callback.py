@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from explainer.attribution.checks import whole
 from explainer.attribution.spec import parse_method
 from explainer.explanandum import ClassifierCard, Explanandum
-from explainer.library.one_image import prepared
+from explainer.library.one_image import prepared, upright
 from explainer.library.untouched import untouched
 from explainer.metrics.scaling import to_unit_range
 from explainer.report.gallery import Column, Floats, Picture, Row, caption_of, draw_gallery, label_of
@@ -167,7 +167,7 @@ def _opened(images: Tensor | Sequence[str | Path], card: ClassifierCard | None) 
     pictures = []
     for path in images:
         with Image.open(path) as opened:
-            pictures.append(prepared(opened.convert("RGB"), card)[0])
+            pictures.append(prepared(upright(opened), card)[0])
     return pictures
 
 

@@ -17,6 +17,11 @@ from explainer.masking import CoarseLogits, probability
 from explainer.network import Explainer
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """An image of any mode in RGB, turned as its EXIF orientation says, just as files of data sets are read."""
+    return upright_rgb(image)
+
+
 def prepared(image: Image.Image, card: ClassifierCard) -> Tensor:
     """An RGB image squashed and normalised as the data sets do it, [1,3,image_size,image_size]."""
     return prepare(image, card)[None]
@@ -61,10 +66,10 @@ def explain_image(
     Raises:
         ValueError: for an unknown class.
     """
-    upright = upright_rgb(image)
+    shown = upright(image)
     indices = None if classes is None else [class_index(card, asked) for asked in classes]
     parameter = next(network.parameters())
-    pixels = prepared(upright, card).to(parameter)
+    pixels = prepared(shown, card).to(parameter)
     with evaluating(network):
         cells = network(pixels, enlarged=False)
     scores = None if explanandum is None else explanandum.probabilities(explanandum(pixels))[0]
@@ -72,9 +77,9 @@ def explain_image(
         strength = CoarseLogits(cells, (card.image_size, card.image_size)).areas()[0] if scores is None else scores
         indices = strength.topk(min(top, len(card.classes))).indices.tolist()
     target = torch.tensor(indices, dtype=torch.long, device=cells.device)
-    logits = CoarseLogits(cells, (upright.height, upright.width))[torch.zeros_like(target), target]
+    logits = CoarseLogits(cells, (shown.height, shown.width))[torch.zeros_like(target), target]
     return Explanation(
-        upright,
+        shown,
         [card.classes[index] for index in indices],
         probability(logits).cpu().numpy(),
         None if scores is None else scores[target].cpu().numpy(),

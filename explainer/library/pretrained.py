@@ -19,7 +19,7 @@ from explainer.explanandum import ClassifierCard, Explanandum, read_card
 from explainer.files import write_whole
 from explainer.library.explanation import Explanation
 from explainer.library.model_card import model_card
-from explainer.library.one_image import explain_image
+from explainer.library.one_image import explain_image, prepared, upright
 from explainer.library.origin import Origin
 from explainer.own_classifier import is_own
 from explainer.run_folder import RunFolder, load_explainer, save_explainer
@@ -108,6 +108,10 @@ class Explainer(network.Explainer, PyTorchModelHubMixin):
     def explanandum(self) -> Explanandum | None:
         """The classifier, if it is at hand."""
         return self._explanandum[0] if self._explanandum else None
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """Any PIL image as this module takes it: squashed and normalised, [1,3,image_size,image_size]."""
+        return prepared(upright(image), self.card).to(next(self.parameters()))
 
     def explain(self, image: Image.Image, classes: Sequence[str | int] | None = None, *, top: int = 3) -> Explanation:
         """Where the classifier looks, at the image's own size.
