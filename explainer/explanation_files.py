@@ -72,7 +72,7 @@ class ExplanationFiles:
                 for index, reason in explanation.failures.items()
             ]
         if "sheets" in self.kinds:
-            sheet = draw_sheet(f"{name}, {photograph.width} × {photograph.height}", blocks)
+            sheet = draw_sheet(f"{name}, {photograph.width} x {photograph.height} pixels", blocks)
             entry["sheet"] = self._save(sheet, f"{name}/sheet")
         self.images.append(entry)
 
@@ -159,7 +159,7 @@ def _block(method: str, explanation: Explanation, class_tiles: Sequence[Tile]) -
     if explanation.maps:
         target = explanation.target_mask()
         names = ", ".join(one.name for one in explanation.target_classes)
-        tiles.append(Tile(f"target {names}, area {float(target.mean()):.2f}", shrunk(grey_picture(target))))
+        tiles.append(Tile(f"target, area {float(target.mean()):.2f}: {names}", shrunk(grey_picture(target))))
     hidden = len(class_tiles) - MOST
     return Block(method + (f" (and {hidden} more classes)" if hidden > 0 else ""), [*tiles, *class_tiles[:MOST]])
 
