@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 import explain
 from datamodules.shapes import CLASSES
+from explainer import Explainer
 from explainer.attribution.grad_cam import GradCAM
 from explainer.explaining import prepare
 from explainer.own_classifier import use_own_code
@@ -157,11 +159,31 @@ def test_files_of_one_name_get_folders_of_their_own_and_the_same_file_is_explain
 def test_the_explainers_file_or_its_folder_are_enough(small_run, tmp_path):
     noise((20, 20)).save(tmp_path / "x.png")
     _, expected = run(tmp_path / "x.png", "--run", small_run, "--output", tmp_path / "0", "--write", "masks")
-    for number, place in enumerate((small_run, small_run / "explainer.safetensors"), 1):
+    Explainer.from_run(small_run).save_pretrained(tmp_path / "saved")
+    for number, place in enumerate((small_run, small_run / "explainer.safetensors", tmp_path / "saved"), 1):
         _, summary = run(
             tmp_path / "x.png", "--explainer", place, "--output", tmp_path / str(number), "--write", "masks"
         )
         assert summary["images"] == expected["images"]
+
+
+def test_an_explainer_whose_classifier_is_missing_says_what_to_name(small_run, tmp_path):
+    noise((20, 20)).save(tmp_path / "x.png")
+    shutil.copy(small_run / "explainer.safetensors", tmp_path)
+    given = [str(tmp_path / "x.png"), "--explainer", str(tmp_path / "explainer.safetensors")]
+    with pytest.raises(ValueError, match="Name the classifier that is to be explained: --explanandum"):
+        explain.main(given)
+    explain.main(
+        [*given, "--explanandum_weights", str(small_run / "explanandum.safetensors"), "--workers", "0"]
+        + ["--output", str(tmp_path / "out"), "--write", "masks"]
+    )
+    with pytest.raises(ValueError, match="trained for 10 classes, the classifier has 3"):
+        explain.main([*given, "--explanandum", write_seeded(tmp_path), "--class_names", "a", "b", "c"])
+
+
+def write_seeded(folder):
+    """Code that gives its classifier weights of its own."""
+    return write_code(folder, NET.replace("    return Net", "    import torch; torch.manual_seed(1)\n    return Net"))
 
 
 def test_the_classifiers_file_is_enough_for_what_is_not_trained(small_run, tmp_path):
