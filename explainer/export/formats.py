@@ -60,7 +60,8 @@ def write(program: ExportedProgram, format: Format, file: Path, notes: dict[str,
     texts = {name: json.dumps(value) for name, value in notes.items()}
     with whole(file) as beside:
         if format == "torch":
-            torch.export.save(program, beside, extra_files={"notes.json": json.dumps(notes)})
+            with beside.open("wb") as opened:  # of a path, torch wants to see the suffix
+                torch.export.save(program, opened, extra_files={"notes.json": json.dumps(notes)})
         else:
             _write_onnx(program, beside, texts)
 
@@ -83,7 +84,8 @@ def opened(format: Format, file: Path, threads: int | None = None) -> Run:
         threads: of onnxruntime; its own default if not given. PyTorch's are PyTorch's business.
     """
     if format == "torch":
-        return torch.export.load(file).module()
+        with file.open("rb") as archive:
+            return torch.export.load(archive).module()
     require_onnx()
     import onnxruntime
 
