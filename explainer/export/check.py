@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from explainer.export.formats import Run
+from explainer.export.formats import SMALLEST, Run
 from explainer.export.model import Precision
 
 TOLERANCE: dict[Precision, float] = {"32": 1e-3, "16": 0.05, "bf16": 0.25}
@@ -36,7 +36,8 @@ def photographs(files: Sequence[Path]) -> list[Tensor]:
 
 def batches(pictures: Sequence[Tensor], size: int) -> list[Tensor]:
     """The pictures as one batch of squares, and each of the first two alone in another shape, wide and high."""
-    shapes = [(len(pictures), size, size), (1, size * 3 // 4, size + 9), (1, size + 14, size)]
+    size = max(size, SMALLEST)
+    shapes = [(len(pictures), size, size), (1, max(size * 3 // 4, SMALLEST), size + 9), (1, size + 14, size)]
     return [
         torch.cat([_resized(picture, (height, width)) for picture in pictures[:count]])
         for count, height, width in shapes

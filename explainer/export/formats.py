@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from timm.layers import padding
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
@@ -22,6 +23,8 @@ from explainer.files import whole
 Format = Literal["onnx", "torch"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
 INPUT, OUTPUT = "image", "masks"
+SMALLEST = 32
+"""Pixels that an image must have each way."""
 EXAMPLE_BATCH = 2
 """Of the images that the export is traced with: one alone would pass for a batch that is always one."""
 
@@ -36,13 +39,24 @@ def exported(model: MaskModel, card: ClassifierCard, precision: Precision) -> Ex
         model: left as it is.
         card: of the classifier; its image size is that of the example.
         precision: of the network's weights; images and masks are float32 in any case.
+
+    Raises:
+        ValueError: if torch can't export the encoder.
     """
     twin = copy.deepcopy(model).eval()
     twin.network.to(DTYPES[precision])
-    example = torch.rand(EXAMPLE_BATCH, 3, card.image_size, card.image_size)
-    sizes = {INPUT: {0: Dim("batch"), 2: Dim("height"), 3: Dim("width")}}
-    with torch.no_grad(), quiet():
-        return torch.export.export(twin, (example,), dynamic_shapes=sizes)
+    side = max(card.image_size, SMALLEST)
+    example = torch.rand(EXAMPLE_BATCH, 3, side, side)
+    sizes = {INPUT: {0: Dim("batch"), 2: Dim("height", min=SMALLEST), 3: Dim("width", min=SMALLEST)}}
+    with torch.no_grad(), exporting(), whole_number_padding():
+        return torch.export.export(
+            twin,
+            (example,),
+            dynamic_shapes=sizes,
+            # Two branches of an encoder agree on the size of their maps, which torch can't prove for every image size:
+            # it is looked at when the model runs, instead of being a reason to refuse the export.
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
 
 
 def write(program: ExportedProgram, format: Format, file: Path, notes: dict[str, Any]) -> None:
@@ -56,19 +70,20 @@ def write(program: ExportedProgram, format: Format, file: Path, notes: dict[str,
 
     Raises:
         ImportError: if the packages that write ONNX are not installed.
+        ValueError: if torch can't write this encoder in this format.
     """
     texts = {name: json.dumps(value) for name, value in notes.items()}
-    with whole(file) as beside:
+    with whole(file) as beside, exporting():
         if format == "torch":
-            torch.export.save(program, beside, extra_files={"notes.json": json.dumps(notes)})
+            with beside.open("wb") as opened:  # of a path, torch wants to see the suffix
+                torch.export.save(program, opened, extra_files={"notes.json": json.dumps(notes)})
         else:
             _write_onnx(program, beside, texts)
 
 
 def _write_onnx(program: ExportedProgram, file: Path, notes: dict[str, str]) -> None:
     require_onnx()
-    with quiet():
-        made = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
+    made = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
     assert made is not None
     made.model.metadata_props.update(notes)
     made.save(file, external_data=False)
@@ -83,7 +98,8 @@ def opened(format: Format, file: Path, threads: int | None = None) -> Run:
         threads: of onnxruntime; its own default if not given. PyTorch's are PyTorch's business.
     """
     if format == "torch":
-        return torch.export.load(file).module()
+        with file.open("rb") as archive:
+            return torch.export.load(archive).module()
     require_onnx()
     import onnxruntime
 
@@ -110,8 +126,32 @@ def require_onnx() -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without the exporters' warnings about their own insides."""
+def exporting() -> Iterator[None]:
+    """Without the exporters' warnings about their own insides, and with errors for people."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        try:
+            yield
+        except (ImportError, OSError):
+            raise
+        except Exception as error:  # the exporters' errors share no class
+            reason = (str(error).splitlines() or [""])[0]
+            raise ValueError(
+                f"torch {torch.__version__} can't export this Explainer ({type(error).__name__}: {reason}); "
+                "try another --format, or one that was trained with another --encoder."
+            ) from error
+
+
+@contextmanager
+def whole_number_padding() -> Iterator[None]:
+    """Let timm's layers of padding "same" divide whole numbers: torch can't write a rounded fraction to an archive."""
+    original = padding.get_same_padding
+
+    def same(size: int, kernel_size: int, stride: int, dilation: int) -> int:
+        return max((-(-size // stride) - 1) * stride + (kernel_size - 1) * dilation + 1 - size, 0)
+
+    padding.get_same_padding = same  # type: ignore[assignment]
+    try:
         yield
+    finally:
+        padding.get_same_padding = original

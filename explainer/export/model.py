@@ -31,10 +31,9 @@ class MaskModel(nn.Module):
     def __init__(self, network: Explainer, card: ClassifierCard, classes: Sequence[int] | None = None) -> None:
         super().__init__()
         self.network = network
-        for name, values in (("mean", card.mean), ("std", card.std)):
-            self.register_buffer(name, torch.tensor(values)[:, None, None])
-        self.classes: Tensor | None
-        self.register_buffer("classes", None if classes is None else torch.tensor(classes))
+        self.mean = nn.Buffer(torch.tensor(card.mean)[:, None, None])
+        self.std = nn.Buffer(torch.tensor(card.std)[:, None, None])
+        self.classes = None if classes is None else nn.Buffer(torch.tensor(classes))
 
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
