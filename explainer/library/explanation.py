@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from explainer.report.gallery import blended
-from explainer.report.strip import draw_strip
+from explainer.report.strip import HEIGHT, draw_strip
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +55,12 @@ class Explanation:
         return Image.fromarray(blended(self[name], np.asarray(self.image)))
 
     def picture(self) -> Image.Image:
-        """The image and all overlays in one row."""
-        overlays = zip((self.overlay(name) for name in self.classes), self.captions, strict=True)
-        tiles = [(self.image, "image"), *overlays]
-        return Image.fromarray(draw_strip([(np.asarray(tile), caption) for tile, caption in tiles]))
+        """The image and all overlays in one row, each as high as the row: a large image is made small first."""
+        size = (max(1, round(self.image.width * HEIGHT / self.image.height)), HEIGHT)
+        small = np.asarray(self.image.resize(size, Image.Resampling.LANCZOS))
+        masks = (np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BILINEAR)) for mask in self.masks)
+        overlays = [blended(mask, small) for mask in masks]
+        return Image.fromarray(draw_strip([(small, "image"), *zip(overlays, self.captions, strict=True)]))
 
     def _repr_png_(self) -> bytes:
         return _png(self.picture())
