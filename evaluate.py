@@ -69,7 +69,7 @@ def make_plan(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions,
     """Which rows of which tables are to be made."""
     setting = make_setting(options, wishes, subject)
     tables = make_tables(wishes, setting)
-    rows = {table: rows_of(table, wishes, subject) for table in tables}
+    rows = {table: jobs for table in tables if (jobs := rows_of(table, wishes, subject))}
     if options.other_run:
         add_other_run(rows, open_subject(replace(options, run=options.other_run), machine), wishes, subject)
     facts = {
@@ -158,14 +158,17 @@ def rows_of(table: Table, wishes: Wishes, subject: Subject) -> list[Job]:
     """A table's rows, in order.
 
     Raises:
-        ValueError: if it would have none.
+        ValueError: if it would have none; of `all` tables such a one has no rows.
     """
-    # A trained Explainer asks the classifier no more: it does not change when that one is randomised.
-    texts = [text for text in wishes.methods if table.name != "sanity" or not parse_method(text).is_trained]
-    for text in [text for text in wishes.methods if text not in texts]:
-        rank_zero_only(print)(f"Skipped: {text} in the table 'sanity': it is trained, and asks the classifier no more.")
-    if not texts and ALL not in wishes.tables:
-        raise ValueError("The table 'sanity' is for methods that ask the classifier; name others than trained ones.")
+    refused = {text: table.refuses(is_trained=parse_method(text).is_trained) for text in wishes.methods}
+    texts = [text for text, reason in refused.items() if not reason]
+    for reason in dict.fromkeys(filter(None, refused.values())):
+        left_out = ", ".join(text for text in refused if refused[text] == reason)
+        if not texts and ALL not in wishes.tables:
+            raise ValueError(f"The table '{table.name}' has no row for {left_out}: {reason}. Name other --methods.")
+        rank_zero_only(print)(f"Skipped: {left_out} in the table '{table.name}': {reason}.")
+    if not texts:
+        return []
     classifier = subject.name if table.name == "shortcut" else ""
     methods = [subject.method(text, classifier) for text in dict.fromkeys([*texts, *table.extra_methods])]
     return [*(Job(table, method) for method in methods), *(Job(table, own_row=name) for name in table.own_rows)]

@@ -109,11 +109,17 @@ def options_of(name: str) -> dict[str, Any]:
     return {option: parameter.default for option, parameter in parameters if option not in RESOURCES}
 
 
-def deciding_options(spec: MethodSpec) -> dict[str, Any]:
-    """The options that decide what a map shows; one that equals its default (32 or 32.0) is as if it was not given."""
+def all_options(spec: MethodSpec) -> dict[str, Any]:
+    """All options; one that equals its default (32 or 32.0) is as if it was not given."""
     defaults = options_of(spec.name)
     given = {name: value for name, value in spec.options.items() if value != defaults[name]}
-    return {name: value for name, value in (defaults | given).items() if name not in DECIDE_NOTHING}
+    newer = METHODS[spec.name].newer_options
+    return {name: value for name, value in (defaults | given).items() if name in given or name not in newer}
+
+
+def deciding_options(spec: MethodSpec) -> dict[str, Any]:
+    """The options that decide what a map shows."""
+    return {name: value for name, value in all_options(spec).items() if name not in DECIDE_NOTHING}
 
 
 def method_rows() -> list[dict[str, str]]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 
 from explainer.attribution import AttributionMethod
 from explainer.evaluation.tables import (
+    CurveExamplesOptions,
+    CurveExamplesTable,
     ExamplesOptions,
     ExamplesTable,
     InsertionDeletionOptions,
@@ -15,6 +17,8 @@ from explainer.evaluation.tables import (
     PointingTable,
     RecognitionOptions,
     RecognitionTable,
+    SanityExamplesOptions,
+    SanityExamplesTable,
     SanityOptions,
     SanityTable,
     SegmentationOptions,
@@ -25,6 +29,8 @@ from explainer.evaluation.tables import (
     Table,
     TimingOptions,
     TimingTable,
+    TopClassesOptions,
+    TopClassesTable,
 )
 from explainer.explanandum import Explanandum
 
@@ -40,6 +46,9 @@ TABLES: dict[str, type[Table]] = {
         SanityTable,
         ShortcutTable,
         ExamplesTable,
+        TopClassesTable,
+        CurveExamplesTable,
+        SanityExamplesTable,
     )
 }
 
@@ -60,6 +69,9 @@ class TableOptions:
     timing: TimingOptions = field(default_factory=TimingOptions)
     sanity: SanityOptions = field(default_factory=SanityOptions)
     examples: ExamplesOptions = field(default_factory=ExamplesOptions)
+    top_classes: TopClassesOptions = field(default_factory=TopClassesOptions)
+    curve_examples: CurveExamplesOptions = field(default_factory=CurveExamplesOptions)
+    sanity_examples: SanityExamplesOptions = field(default_factory=SanityExamplesOptions)
 
 
 @dataclass(frozen=True)
@@ -109,6 +121,10 @@ def _make(name: str, options: TableOptions, setting: Setting) -> Table | None:
         return TimingTable(explanandum, options.timing, setting.training_hours)
     if name == "sanity":
         return SanityTable(explanandum, options.sanity, setting.rebuild)
+    if name == "curve_examples":
+        return CurveExamplesTable(explanandum, options.curve_examples, options.insertion_deletion)
+    if name == "sanity_examples":
+        return SanityExamplesTable(explanandum, options.sanity_examples, options.sanity, setting.rebuild)
     if name == "shortcut":
         cue = setting.shortcut_class
         return None if cue is None else ShortcutTable(explanandum, ShortcutOptions(cue))

@@ -4,14 +4,10 @@ After NN-Explainer, Fig. 3-8; Group-CAM, Fig. 2 and 3; SIGCAM, Fig. 3 and 5; PAM
 B images, C classes, K channels, H×W pixels.
 """
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from datamodules.batch import VOID
@@ -21,10 +17,10 @@ from explainer.evaluation.measures import mean_of, summary
 from explainer.evaluation.methods import NamedMethod
 from explainer.evaluation.records import MethodScores, Row
 from explainer.evaluation.tables.base import Files, Table, at_least, grouped
+from explainer.evaluation.tiles import PHOTOGRAPH, photographs, tile
 from explainer.metrics.shortcut import mass_shares
-from explainer.report.gallery import TILE, truth_shades
+from explainer.report.gallery import truth_shades
 
-PHOTOGRAPH = "photograph"
 GROUND_TRUTH = "ground_truth"
 FACTS = ("class", "probability")
 """What an image's rows have in common."""
@@ -86,7 +82,7 @@ class ExamplesTable(Table):
     def score_own(self, name: str, images: Images) -> list[list[Row]]:
         """The photographs as the classifier gets them, or the ground truth, of which some images have none."""
         if name == PHOTOGRAPH:
-            return [[row] for row in self._rows(images, self._photographs(images))]
+            return [[row] for row in self._rows(images, photographs(images))]
         rows = self._rows(images, _truth(images))
         return [[row] if has_mask else [] for row, has_mask in zip(rows, images.has_mask, strict=True)]
 
@@ -97,14 +93,8 @@ class ExamplesTable(Table):
         return [
             {"class": self.class_name(index), "probability": value, "on_target": None, "target_area": None}
             | {"tile": tile(picture)}
-            for index, value, picture in zip(target.tolist(), probability.tolist(), pictures.cpu(), strict=True)
+            for index, value, picture in zip(target.tolist(), probability.tolist(), pictures, strict=True)
         ]
-
-    def _photographs(self, images: Images) -> Tensor:
-        """As they were before they were normalised, [B,3,H,W] in [0, 1]."""
-        card = self.explanandum.card
-        mean, std = (images.image.new_tensor(values)[:, None, None] for values in (card.mean, card.std))
-        return (images.image * std + mean).clamp(0, 1)
 
     def summarise(self, scores: Sequence[MethodScores]) -> Files:
         """A row for each method and image, without and with the pictures; empty cells where a method has no map."""
@@ -153,19 +143,3 @@ def _truth(images: Images) -> Tensor:
     target = mask == _target(images)[:, None, None] + 1
     others = (mask > 0) & (mask != VOID) & ~target
     return torch.from_numpy(truth_shades(target.cpu().numpy(), others.cpu().numpy()))[:, None]
-
-
-def tile(picture: Tensor) -> str:
-    """A picture [K,H,W] in [0, 1], grey (K = 1) or RGB, as a PNG in base64, at most `TILE` pixels a side.
-
-    Each pixel of the tile is the mean of an area, so that nothing thin falls through. Its text stays well below the
-    131072 letters that Python reads from a cell of a CSV file.
-    """
-    height, width = picture.shape[1:]
-    shrink = min(1.0, TILE / max(height, width))
-    size = [max(1, round(shrink * side)) for side in (height, width)]
-    small = F.interpolate(picture[None].float(), size, mode="area")[0]
-    pixels = (255 * small).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous()
-    written = io.BytesIO()
-    Image.fromarray(pixels.squeeze(2).numpy()).save(written, "PNG")
-    return base64.b64encode(written.getvalue()).decode()
