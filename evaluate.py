@@ -4,6 +4,7 @@
 `python evaluate.py --dataset NAME --explanandum NAME --explanandum_weights FILE --methods grad_cam rise --tables all`.
 """
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation
 from explainer.machine import MachineOptions, make_asking_trainer, precision_of
 from explainer.progress import progress
+from explainer.report.page import write_page
+from explainer.report.page_data import distinct_names
 from explainer.run_folder import require_writable
 
 PAPERS_CLASSES = ("bottle", "car", "cat", "dog", "person")
@@ -40,14 +43,44 @@ FREQUENT_CLASSES = 5
 
 
 def main(arguments: list[str] | None = None) -> Path:
-    """Make the tables; returns their folder."""
-    options, wishes, machine = parse_evaluation(sys.argv[1:] if arguments is None else arguments)
+    """Make the tables; returns their folder, of several runs that of their page."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options, wishes, machine = parse_evaluation(arguments)
+    command = shlex.join(["python", "evaluate.py", *arguments])
+    if options.runs:
+        return evaluate_runs(options, wishes, machine, command)
+    output = evaluate(options, wishes, machine, command)
+    if options.report:
+        write_report([output], output / "report")
+    return output
+
+
+def evaluate_runs(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, command: str) -> Path:
+    """The tables of several runs, and a page with all of them; returns its folder."""
+    names = distinct_names([run.resolve() for run in options.runs])
+    folders = []
+    for run, name in zip(options.runs, names, strict=True):
+        output = options.output / name if options.output else None
+        folders.append(evaluate(replace(options, run=run, runs=(), output=output), wishes, machine, command))
+    page = (options.output or Path("evaluation") / "_and_".join(names).replace("/", "-")) / "report"
+    write_report(folders, page)
+    return page
+
+
+@rank_zero_only
+def write_report(folders: list[Path], output: Path) -> None:
+    """The page, and where it is."""
+    print(f"Page: {write_page(folders, output)}")
+
+
+def evaluate(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, command: str) -> Path:
+    """The tables of one run or classifier; returns their folder."""
     subject = open_subject(options, machine)
     output = output_of(options)
     require_writable(output)
     if precision_of(machine) == "32-true":
         torch.backends.cudnn.allow_tf32 = False  # PyTorch's default rounds convolutions to 10 bits on recent GPUs
-    plan = make_plan(options, wishes, machine, subject)
+    plan = make_plan(options, wishes, machine, subject, command)
     maps = MapCache((options.maps or output / "maps") if options.keep_maps else None)
     evaluation = Evaluation(
         subject.explanandum,
@@ -65,7 +98,9 @@ def main(arguments: list[str] | None = None) -> Path:
     return output
 
 
-def make_plan(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, subject: Subject) -> Plan:
+def make_plan(
+    options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, subject: Subject, command: str
+) -> Plan:
     """Which rows of which tables are to be made."""
     setting = make_setting(options, wishes, subject)
     tables = make_tables(wishes, setting)
@@ -80,6 +115,7 @@ def make_plan(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions,
         "fingerprint": subject.explanandum.fingerprint,
         "image_size": subject.explanandum.card.image_size,
         "precision": subject.precision,
+        "command": command,
     }
     return Plan(rows, ablated_rows(wishes, tables, setting, subject), facts)
 

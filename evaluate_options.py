@@ -8,6 +8,7 @@ from typing import Any, Literal
 from command_line import HelpFormatter, Parser, make_flags, to_dataclass
 from explainer.attribution.spec import method_rows, parse_method
 from explainer.evaluation.options import TABLES, TableOptions
+from explainer.evaluation.tables import GalleryTable, TopClassesTable
 from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation, parse_ablation
 from explainer.explanandum import OutputKind
@@ -40,6 +41,8 @@ class EvaluateOptions:
         keep_maps: Keep the maps (four bytes per pixel, class and method).
         shortcut_class: Plant the shortcut of this class in shapes, if the run itself has none.
         other_run: A run to compare with in the shortcut table, e.g. one whose classifier never saw the shortcut.
+        report: Write report/index.html too: a page with tables, charts and a gallery, which becomes a table too.
+        runs: Several runs instead of one; what differs between them stands on one page.
     """
 
     run: Path | None = None
@@ -59,15 +62,20 @@ class EvaluateOptions:
     keep_maps: bool = True
     shortcut_class: str | None = None
     other_run: Path | None = None
+    report: bool = False
+    runs: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        """Either a run, or a data set and a classifier."""
+        """Either a run, or several, or a data set and a classifier."""
+        self.runs = tuple(self.runs)
         named = (self.dataset is not None, self.explanandum is not None)
-        if (self.run is not None and any(named)) or (self.run is None and not all(named)):
+        has_run = self.run is not None or bool(self.runs)
+        if (has_run and any(named)) or not (has_run or all(named)) or (self.run is not None and self.runs):
             raise ValueError(
-                "Give either --run RUN, or both --dataset and --explanandum (with --explanandum_weights FILE)."
+                "Give either --run RUN (or --runs RUN RUN), or both --dataset and --explanandum (with "
+                "--explanandum_weights FILE)."
             )
-        if self.run is not None:
+        if has_run:
             own = [
                 name for name in ("image_size", "explanandum_weights", "output_kind") if getattr(self, name) is not None
             ]
@@ -121,7 +129,14 @@ def make_parser() -> Parser:
         description="Evaluate attribution methods: methods x tables, from one set of maps.",
         formatter_class=HelpFormatter,
     )
-    parser.add_class_arguments(EvaluateOptions, None)
+    parser.add_class_arguments(EvaluateOptions, None, skip={"runs"})
+    parser.add_argument(
+        "--runs",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="Several runs instead of --run: their tables, and one page that says in what they differ.",
+    )
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -184,7 +199,8 @@ def parse_evaluation(arguments: list[str]) -> tuple[EvaluateOptions, Wishes, Mac
         **{item.name: to_dataclass(item.default_factory, given[item.name]) for item in fields(TableOptions)}  # type: ignore[arg-type]
     )
     table.masking = replace(table.masking, classes=tuple(given["masking"]["classes"]))
-    methods = given["methods"] or (DEFAULT_METHODS if options.run else DEFAULT_METHODS_WITHOUT_RUN)
+    has_run = options.run is not None or bool(options.runs)
+    methods = given["methods"] or (DEFAULT_METHODS if has_run else DEFAULT_METHODS_WITHOUT_RUN)
     for text in methods:
         parse_method(text)
     tables = given["tables"] if ALL not in given["tables"] else [ALL]
@@ -193,5 +209,13 @@ def parse_evaluation(arguments: list[str]) -> tuple[EvaluateOptions, Wishes, Mac
         tables = [*tables, ABLATION]
     if ABLATION in tables and not ablations:
         raise ValueError("The table 'ablation' needs an option under test, e.g. --ablate group_cam:groups=1,4,8,16,32.")
+    if options.report or options.runs:
+        tables = list(dict.fromkeys([*tables, *tables_of_page(methods)])) if ALL not in tables else tables
     wishes = Wishes(list(dict.fromkeys(methods)), tables, ablations, given["ablation_tables"], table)
     return options, wishes, to_dataclass(MachineOptions, given)
+
+
+def tables_of_page(methods: list[str]) -> list[str]:
+    """Those that the page takes its pictures from."""
+    trained = any(parse_method(text).is_trained for text in methods)
+    return [GalleryTable.name, *([TopClassesTable.name] if trained else [])]

@@ -9,6 +9,8 @@ from explainer.evaluation.tables import (
     CurveExamplesTable,
     ExamplesOptions,
     ExamplesTable,
+    GalleryOptions,
+    GalleryTable,
     InsertionDeletionOptions,
     InsertionDeletionTable,
     MaskingOptions,
@@ -46,6 +48,7 @@ TABLES: dict[str, type[Table]] = {
         SanityTable,
         ShortcutTable,
         ExamplesTable,
+        GalleryTable,
         TopClassesTable,
         CurveExamplesTable,
         SanityExamplesTable,
@@ -69,6 +72,7 @@ class TableOptions:
     timing: TimingOptions = field(default_factory=TimingOptions)
     sanity: SanityOptions = field(default_factory=SanityOptions)
     examples: ExamplesOptions = field(default_factory=ExamplesOptions)
+    gallery: GalleryOptions = field(default_factory=GalleryOptions)
     top_classes: TopClassesOptions = field(default_factory=TopClassesOptions)
     curve_examples: CurveExamplesOptions = field(default_factory=CurveExamplesOptions)
     sanity_examples: SanityExamplesOptions = field(default_factory=SanityExamplesOptions)

@@ -18,6 +18,7 @@ FIGURES: dict[str, Callable[[Path, Path], None]] = {
 
 ONLY_CSV = (
     "examples_tiles",
+    "gallery_tiles",
     "top_classes_tiles",
     "curve_examples_tiles",
     "curve_examples_curves",

@@ -134,8 +134,9 @@ def render(results: Sequence[Result], output: Path, gallery: Sequence[Picked], *
     best = [row for section in sections for part in section.parts for row in leaders(results, part.stem)]
     return environment.get_template("page.html.j2").render(
         leaders=table_of_rows(best, "summary") if best else None,
-        title=" and ".join(one.name for one in results),
+        title=_title(results),
         results=results,
+        names=[one.name for one in results],
         sections=[section for section in sections if section.parts],
         comparisons=[_comparison(before, after) for before, after in pairwise(results)],
         top_classes=read_top_classes(results),
@@ -145,6 +146,16 @@ def render(results: Sequence[Result], output: Path, gallery: Sequence[Picked], *
         per_image={one.name: _links(one, one.stems, output, PER_IMAGE) for one in results},
         heat=heat_table(),
     )
+
+
+def _title(results: Sequence[Result]) -> str:
+    """The classifier and the data, where all results have the same; else the results' names."""
+    names = " and ".join(one.name for one in results)
+    facts = [tuple(one.common_facts.get(name) for name in ("explanandum", "data", "split")) for one in results]
+    if len(set(facts)) != 1 or None in facts[0]:
+        return names
+    classifier, data, split = facts[0]
+    return f"{classifier} on {str(data).removesuffix('DataModule')} ({split})"
 
 
 def make_environment() -> "Environment":
@@ -191,7 +202,11 @@ def _section(results: Sequence[Result], key: str, stems: Sequence[str], output: 
 
 
 def _part(results: Sequence[Result], stem: str, output: Path) -> Part:
-    files = {one.name: link for one in results for link in _links(one, (stem,), output).values()}
+    files = {
+        f"{one.name}: {name}" if len(results) > 1 else name: link
+        for one in results
+        for name, link in _links(one, (stem,), output).items()
+    }
     table = None if stem.endswith(CURVES) else shown_table(results, stem)
     return Part(table, charts_of(results, stem), files, stem)
 

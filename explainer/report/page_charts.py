@@ -22,6 +22,8 @@ BAND = 0.1
 LETTERS = 26
 """Of a method's name at an axis; the whole name is shown when the pointer rests on its bar."""
 VERDICTS = {"better": COLOURS[0], "worse": COLOURS[1], "undecided": GREY}
+LEGEND = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "font": {"size": 11}}
+"""Below the chart, where a narrow window has room for it."""
 ARROWS = {1: " ↑", -1: " ↓", 0: ""}
 
 Figure = dict[str, Any]
@@ -74,7 +76,7 @@ def _bars(rows: list[Row], name: str) -> Chart:
         "error_x": _errors(kept, name),
     }
     places = {"tickvals": trace["y"], "ticktext": [escape(_short(label)) for label in labels]}
-    axis = {"autorange": "reversed", "automargin": True, **places}
+    axis = {"autorange": "reversed", "zeroline": False, **places}
     figure = {"data": [trace], "layout": {"yaxis": axis, "bargap": 0.35, "xaxis": {"zeroline": True}}}
     return Chart(name + ARROWS[BETTER.get(name, 0)], figure, 90 + 24 * len(kept))
 
@@ -166,9 +168,8 @@ def _lines(rows: list[Row], across: str, name: str, x_title: str, y_title: str, 
     for index, ((label,), part) in enumerate(_grouped(labelled, ["_label"]).items()):
         ordered = sorted((row for row in part if row[name] is not None), key=lambda row: row[across])
         traces += _line(ordered, across, name, label, index, markers)
-    legend = {"orientation": "h", "y": -0.22 if not markers else -0.6, "font": {"size": 11}}
     axes = {"xaxis": {"title": {"text": x_title}}, "yaxis": {"title": {"text": y_title}}}
-    return {"data": traces, "layout": {**axes, "legend": legend, "showlegend": True}}
+    return {"data": traces, "layout": {**axes, "legend": LEGEND, "showlegend": True}}
 
 
 def _line(rows: list[Row], across: str, name: str, label: str, index: int, markers: bool) -> list[Figure]:
@@ -258,9 +259,9 @@ def change_charts(rows: list[Row]) -> list[Chart]:
     for (table, measure), part in _grouped(rows, ["table", "measure"]).items():
         traces = [_changes(part, verdict, index) for index, verdict in enumerate(VERDICTS)]
         methods = [escape(_short(str(row["method"]))) for row in part]
-        axis = {"autorange": "reversed", "automargin": True, "tickvals": list(range(len(part))), "ticktext": methods}
+        axis = {"autorange": "reversed", "zeroline": False, "tickvals": list(range(len(part))), "ticktext": methods}
         zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 1}}
-        layout = {"yaxis": axis, "shapes": [zero], "showlegend": True, "legend": {"orientation": "h", "y": -0.2}}
+        layout = {"yaxis": axis, "shapes": [zero], "showlegend": True, "legend": LEGEND}
         title = f"{table}: {measure}{ARROWS[BETTER.get(measure, 0)]}"
         charts.append(
             Chart(title, {"data": [trace for trace in traces if trace["y"]], "layout": layout}, 150 + 26 * len(part))

@@ -97,13 +97,19 @@ ABOUT = {
         "Share of a map's mass on the class that was asked for, and share of the pixels that this class covers, in "
         "percent. The pictures are in the gallery.",
     ),
-    "gallery": About("Gallery in numbers", "", "The share of each map in the gallery that lies on the class."),
+    "gallery": About(
+        "Gallery in numbers",
+        "",
+        "Share of a map's mass on the class that was asked for, in percent, over the images of the gallery.",
+    ),
     "top_classes": About(
         "Largest class masks in numbers",
         "NN-Explainer, Fig. 4 and 5",
         "CLS: probability that the classifier gives the class in the image as it is; AMA: mean of the class's mask, "
         "both in percent. Rank 0 is the mask of all classes in the image together.",
     ),
+    "curve_examples": About("Insertion and deletion of single images", "Group-CAM, Fig. 4", "Areas in percent."),
+    "sanity_examples": About("Sanity checks of single images", "Group-CAM, Fig. 6", "How alike the maps are."),
     "failures": About("Failures", "", "Methods that gave no usable map of an image, and why."),
 }
 """By the name of the table, in the order of the page."""

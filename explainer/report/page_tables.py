@@ -91,7 +91,7 @@ def leaders(results: Sequence[Result], stem: str) -> list[Row]:
     None for a table whose rows are of several groups, such as classes.
     """
     rows = merged(results, stem)
-    if not rows or set(rows[0]) & {*GROUPS, "value", "rank", "depth"}:
+    if not rows or set(rows[0]) & {*GROUPS, "value", "rank", "depth", "fraction"}:
         return []
     found = []
     for column in shown_columns(rows):
@@ -102,8 +102,8 @@ def leaders(results: Sequence[Result], stem: str) -> list[Row]:
             found.append(
                 {
                     **{"table": stem.replace("_", " "), "measure": column.name},
-                    **{"best": _names(rows, places[BEST]), "value": rows[first][column.name]},
-                    "95 % interval": column.cells[first].interval or None,
+                    "best": _names(rows, places[BEST]),
+                    "value": f"{column.cells[first].text} {column.cells[first].interval}".strip(),
                     "not told apart from": _names(rows, places[TIED]) or None,
                 }
             )

@@ -10,18 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datamodules.batch import VOID
 from explainer.evaluation.images import Images
 from explainer.evaluation.maps import ClassMaps
 from explainer.evaluation.measures import mean_of, summary
 from explainer.evaluation.methods import NamedMethod
 from explainer.evaluation.records import MethodScores, Row
 from explainer.evaluation.tables.base import Files, Table, at_least, grouped
-from explainer.evaluation.tiles import PHOTOGRAPH, photographs, tile
-from explainer.metrics.shortcut import mass_shares
-from explainer.report.gallery import truth_shades
+from explainer.evaluation.tables.on_target import shares_on_target, truth_pictures
+from explainer.evaluation.tiles import GROUND_TRUTH, PHOTOGRAPH, photographs, tile
 
-GROUND_TRUTH = "ground_truth"
 FACTS = ("class", "probability")
 """What an image's rows have in common."""
 SHARES = ("on_target", "target_area")
@@ -74,7 +71,8 @@ class ExamplesTable(Table):
         """One row an image, with the scaled map as a picture."""
         scaled = maps.scaled.clamp(0, 1)
         rows = self._rows(images, scaled[:, None])
-        shares, areas = _on_target(images, scaled), _on_target(images, torch.ones_like(scaled))
+        mask, target = images.batch.mask, _target(images)
+        shares, areas = (shares_on_target(part, mask, target) for part in (scaled, torch.ones_like(scaled)))
         for one, share, area in zip(rows, shares, areas, strict=True):
             one |= {"on_target": share, "target_area": area}
         return grouped(rows, maps.image_index, len(images))
@@ -83,7 +81,10 @@ class ExamplesTable(Table):
         """The photographs as the classifier gets them, or the ground truth, of which some images have none."""
         if name == PHOTOGRAPH:
             return [[row] for row in self._rows(images, photographs(images))]
-        rows = self._rows(images, _truth(images))
+        mask = images.batch.mask
+        if mask is None:
+            return [[] for _ in images.names]
+        rows = self._rows(images, truth_pictures(mask, _target(images)))
         return [[row] if has_mask else [] for row, has_mask in zip(rows, images.has_mask, strict=True)]
 
     def _rows(self, images: Images, pictures: Tensor) -> list[Row]:
@@ -122,24 +123,3 @@ def _target(images: Images) -> Tensor:
     """The class that is asked for in each image, long [B]."""
     present = images.logits.masked_fill(~images.labels, -torch.inf).argmax(dim=1)
     return present.where(images.labels.any(dim=1), images.predicted)
-
-
-def _on_target(images: Images, maps: Tensor) -> list[float | None]:
-    """The share of each map's mass on the class asked for, maps [B,H,W] in [0, 1]; None where there is no share."""
-    mask = images.batch.mask
-    if mask is None:
-        return [None] * len(images)
-    target = mask == _target(images)[:, None, None] + 1
-    shares = mass_shares(maps.where(mask != VOID, 0.0), target, torch.zeros_like(target))["object"]
-    known = target.flatten(1).any(dim=1) & ~shares.isnan()
-    return [share if is_known else None for share, is_known in zip(shares.tolist(), known.tolist(), strict=True)]
-
-
-def _truth(images: Images) -> Tensor:
-    """The class asked for white, other objects grey, [B,1,H,W] in [0, 1]."""
-    mask = images.batch.mask
-    if mask is None:
-        return torch.zeros_like(images.image[:, :1])
-    target = mask == _target(images)[:, None, None] + 1
-    others = (mask > 0) & (mask != VOID) & ~target
-    return torch.from_numpy(truth_shades(target.cpu().numpy(), others.cpu().numpy()))[:, None]
