@@ -33,6 +33,8 @@ const explainerGallery = (() => {
 
   const picture = (source, text, kind) => make("img", { src: source, alt: text, className: kind, loading: "lazy" });
 
+  const rounded = (text) => (/^-?\d+$/.test(text) || !Number.isFinite(Number(text)) ? text : String(Number(Number(text).toPrecision(3))));
+
   const scores = (content, method) => {
     const found = content.scores[method] || {};
     const own = found[state.label];
@@ -40,7 +42,7 @@ const explainerGallery = (() => {
     if (!values) return "";
     const list = make("dl", { className: "scores" });
     for (const [name, value] of Object.entries(values)) {
-      const number = make("dd", { textContent: value });
+      const number = make("dd", { textContent: rounded(value), title: value });
       number.dataset.value = value;
       list.append(make("div", {}, make("dt", { textContent: name.replaceAll("_", " ") }), number));
     }
