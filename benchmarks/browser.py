@@ -23,6 +23,8 @@ NPM_PACKAGE = "@sparticuz/chromium@153.0.0"
 SECONDS = 240
 """For a download."""
 REMEDY = "set CHROMIUM to a Chromium or Chrome, or install one: `make browser`, or `apt-get install chromium`"
+ARGUMENTS = ("--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND")
+"""The sandbox needs rights that containers lack, and the pages are our own; they are to work without a network."""
 UNPACK = "import chromium from '@sparticuz/chromium'; await chromium.executablePath();"
 """The package holds the program compressed, and unpacks it into the folder for temporary files."""
 BARE_MACHINE = {"AWS_EXECUTION_ENV": "AWS_Lambda_nodejs22.x"}
@@ -108,8 +110,7 @@ def launched(program: Path | None = None) -> Iterator["Browser"]:
         raise FileNotFoundError(f"There is no Chromium; {REMEDY}.")
     environment = {**os.environ, **_environment(program)}
     with sync_playwright() as playwright:
-        # The sandbox needs rights that containers lack; the pages are our own.
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"], env=environment)
+        browser = playwright.chromium.launch(executable_path=program, args=[*ARGUMENTS], env=environment)
         try:
             yield browser
         finally:

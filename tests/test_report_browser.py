@@ -12,6 +12,8 @@ from explainer.report.page_gallery import CHUNK
 from explainer.report.tables import read_table
 
 pytest.importorskip("playwright", reason="playwright is in the extra `test`")
+SECONDS = 180
+"""That a busy machine may take to open a page."""
 NARROW = {"width": 360, "height": 740}
 
 
@@ -36,9 +38,11 @@ def page(folder):
 
 @pytest.fixture
 def opened(browser, page):
-    """Opens a page without a network; afterwards nothing may have been complained about or asked for from elsewhere."""
+    """Opens a page; afterwards nothing may have been complained about, or asked for from elsewhere than the disk."""
     complaints, requests = [], []
-    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+
+    context.set_default_timeout(SECONDS * 1000)
 
     def opening(file=page):
         tab = context.new_page()
