@@ -4,7 +4,7 @@ H×W pixels of an image, S×S of a tile; pictures are uint8 [h,w,3], photographs
 in [0, 1].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +71,7 @@ def draw_gallery(columns: list[Column], rows: list[Row]) -> Picture:
         label = [line for text in (row.name, *row.details) for line in wrapped(text, LABEL)]
         pairs = zip(row.maps, columns, strict=True)
         tiles.append((label, [_map_tile(values, column.photograph) for values, column in pairs]))
-    left = max(_text_width(line) for label, _ in tiles for line in label) + 3 * GAP
+    left = max(text_width(line) for label, _ in tiles for line in label) + 3 * GAP
     height = CAPTION + len(tiles) * (TILE + GAP) + FOOTER
     canvas = Image.new("RGB", (left + len(columns) * (TILE + GAP), height), "white")
     for across, column in enumerate(columns):
@@ -92,6 +92,11 @@ def overlay(values: Floats, photograph: Floats) -> Picture:
     large = to_tile(np.repeat(values[..., None], 3, axis=2))[..., 0] / 255
     grey = to_tile(photograph).mean(axis=2, keepdims=True) / 255
     return _eight_bit(HEAT * heat(large) + (1 - HEAT) * grey)
+
+
+def colour_ramp(steps: int) -> Picture:
+    """The overlay's colours from 0 to 1, as they look on a grey photograph, [1,steps,3]."""
+    return _eight_bit(HEAT * heat(np.linspace(0, 1, steps)[None]) + (1 - HEAT) * 0.5)
 
 
 def heat(values: Floats) -> Floats:
@@ -117,7 +122,7 @@ def _map_tile(values: Floats | None, photograph: Floats) -> Picture:
     if values is not None:
         return overlay(values, photograph)
     blank = Image.new("RGB", (TILE, TILE), "white")
-    _write(blank, ((TILE - _text_width(NO_MAP)) // 2, (TILE - LINE) // 2), NO_MAP, "dimgrey")
+    _write(blank, ((TILE - text_width(NO_MAP)) // 2, (TILE - LINE) // 2), NO_MAP, "dimgrey")
     return np.asarray(blank)
 
 
@@ -129,22 +134,27 @@ def to_tile(picture: Floats) -> Picture:
 def caption_of(name: str, probability: float) -> str:
     """A class and its probability in [0, 1], which stays whole where the name is too wide for a tile."""
     number = f" {probability:.2f}"
-    return shortened(name, TILE - _text_width(number)) + number
+    return shortened(name, TILE - text_width(number)) + number
 
 
-def shortened(text: str, width: float) -> str:
-    """The text itself, or its beginning and an ellipsis, if it needs more pixels than `width`."""
+def text_width(text: str) -> int:
+    """Pixels that it takes here."""
+    return int(np.ceil(ImageFont.load_default(12).getlength(text)))
+
+
+def shortened(text: str, width: float, measure: Callable[[str], float] = text_width) -> str:
+    """The text itself, or its beginning and an ellipsis, if it is longer than `width` in what `measure` gives."""
     kept = text
-    while kept and _text_width(kept + "…" * (kept != text)) > width:
+    while kept and measure(kept + "…" * (kept != text)) > width:
         kept = kept[:-1]
     return text if kept == text else kept + "…"
 
 
-def wrapped(text: str, width: float) -> list[str]:
-    """Lines of whole words that need no more pixels than `width`, as far as a single word doesn't."""
+def wrapped(text: str, width: float, measure: Callable[[str], float] = text_width) -> list[str]:
+    """Lines of whole words no longer than `width` in what `measure` gives, as far as a single word isn't."""
     lines: list[str] = []
     for word in text.split():
-        if lines and _text_width(f"{lines[-1]} {word}") <= width:
+        if lines and measure(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
@@ -153,19 +163,14 @@ def wrapped(text: str, width: float) -> list[str]:
 
 def _draw_scale(canvas: Image.Image, left: int, top: int) -> None:
     """The colours from 0 to 1, as they look on a grey photograph."""
-    ramp = np.linspace(0, 1, 2 * TILE)[None].repeat(FOOTER // 3, axis=0)
-    grey = np.full((*ramp.shape, 3), 0.5)
-    canvas.paste(Image.fromarray(_eight_bit(HEAT * heat(ramp) + (1 - HEAT) * grey)), (left, top))
+    ramp = colour_ramp(2 * TILE).repeat(FOOTER // 3, axis=0)
+    canvas.paste(Image.fromarray(ramp), (left, top))
     for value, text in ((0, "0"), (1, "1: matters most")):
         _write(canvas, (left + value * 2 * TILE - (6 if value else 0), top + FOOTER // 3 + 2), text)
 
 
 def _write(canvas: Image.Image, place: tuple[int, int], text: str, fill: str = "black") -> None:
     ImageDraw.Draw(canvas).text(place, text, fill=fill, font=ImageFont.load_default(12))
-
-
-def _text_width(text: str) -> int:
-    return int(np.ceil(ImageFont.load_default(12).getlength(text)))
 
 
 def _eight_bit(picture: Floats) -> Picture:
