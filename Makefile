@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: install demo test test-lowest lint clean
+.PHONY: install demo test test-lowest lint browser clean
 
 # The stamp is newer than what it was made from, so a second call installs nothing.
 install: $(VENV)/.installed
@@ -18,10 +18,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	rm -rf runs/demo runs/explananda
 	$(BIN)/python train.py --dataset shapes --name demo
-	$(BIN)/python evaluate.py --run runs/demo --methods explainer grad_cam --tables segmentation --split test
+	$(BIN)/python evaluate.py --run runs/demo --methods explainer grad_cam --tables segmentation --split test --report
 	@echo "TensorBoard:  $(BIN)/tensorboard --logdir runs/demo"
 
-test: install lint
+test: install lint browser
 	$(BIN)/python -m pytest -q
 
 # The oldest versions that pyproject.toml admits, e.g. `make test-lowest PYTHON=python3.12`.
@@ -34,6 +34,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# A headless Chromium for the tests of the report page, into $(VENV), unless there is one; without it they are skipped.
+browser: install
+	$(BIN)/python benchmarks/browser.py
 
 clean:
 	rm -rf $(VENV) .venv-lowest

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROGRAMS = {"train", "evaluate"}
 OURS = {"explainer", "datamodules", "command_line", "evaluate_options", "evaluate_subject", "benchmarks", *PROGRAMS}
-OPTIONAL = {"cv2", "matplotlib", "skimage", "captum", "pycocotools"}
+OPTIONAL = {"cv2", "matplotlib", "skimage", "captum", "pycocotools", "plotly"}
 """Not needed for training a classifier and an Explainer, so importing the packages must not need them either."""
 SHARED_BY_METHODS = {
     "backward",

@@ -18,7 +18,6 @@ QUALITY = 80
 """Of a WebP; a PNG loses nothing anyway."""
 PHOTOGRAPH = "photograph"
 """The row of a table that holds the photographs."""
-GROUND_TRUTH = "ground_truth"
 
 
 def photographs(images: Images) -> Tensor:

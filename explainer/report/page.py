@@ -6,17 +6,13 @@ of a larger one lie in the folder `gallery` beside it.
 
 import json
 import math
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from explainer.report.page_charts import Chart, change_charts, charts_of
-from explainer.report.page_compare import Change, changes, most_different
-from explainer.report.page_data import CURVES, PER_IMAGE, Result, all_stems, open_results
+from explainer.report.page_content import comparison_of, links, section_of
+from explainer.report.page_data import PER_IMAGE, Result, all_stems, open_results
 from explainer.report.page_gallery import (
     Picked,
     content_of,
@@ -27,8 +23,8 @@ from explainer.report.page_gallery import (
     size_of,
     write_chunks,
 )
-from explainer.report.page_sections import ABOUT, About, sections_of
-from explainer.report.page_tables import ShownTable, leaders, shown_table, table_of_rows
+from explainer.report.page_sections import sections_of
+from explainer.report.page_tables import leaders, table_of_rows
 from explainer.report.page_top_classes import read_top_classes
 from explainer.report.tables import MISSING, write_text
 
@@ -38,67 +34,6 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 EMBEDDED = 24 * 2**20
 """Bytes of pictures that are part of the page; a browser reads such a page from disk within about a second."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A table with its charts.
-
-    Args:
-        table: None for points that only a chart shows.
-        charts: of the same file.
-        files: links to CSV files, by the run's name (empty for a single one).
-        stem: of the CSV file.
-    """
-
-    table: ShownTable | None
-    charts: list[Chart]
-    files: dict[str, str]
-    stem: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """What the page shows of a table of evaluate.py.
-
-    Args:
-        key: name of the table.
-        about: words.
-        parts: its files, the main one first.
-        options: how it was made, by the run's name: pairs of option and value.
-    """
-
-    key: str
-    about: About
-    parts: list[Part]
-    options: dict[str, list[tuple[str, str]]]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two results against each other.
-
-    Args:
-        before: name of the first.
-        after: name of the second.
-        found: all scores that both have.
-        table: of them.
-        images: those that changed most.
-        charts: of the differences.
-        warnings: in what the two can't be compared.
-    """
-
-    before: str
-    after: str
-    found: list[Change]
-    table: ShownTable
-    images: ShownTable | None
-    charts: list[Chart]
-    warnings: list[str]
-
-    def of(self, verdict: str) -> list[Change]:
-        """The scores with that verdict."""
-        return [change for change in self.found if change.verdict == verdict]
 
 
 def write_page(folders: Sequence[Path], output: Path | None = None, embedded: int = EMBEDDED) -> Path:
@@ -130,7 +65,7 @@ def write_page(folders: Sequence[Path], output: Path | None = None, embedded: in
 def render(results: Sequence[Result], output: Path, gallery: Sequence[Picked], *, beside: bool) -> str:
     """The page as HTML."""
     environment = make_environment()
-    sections = [_section(results, key, stems, output) for key, stems in sections_of(all_stems(results)).items()]
+    sections = [section_of(results, key, stems, output) for key, stems in sections_of(all_stems(results)).items()]
     best = [row for section in sections for part in section.parts for row in leaders(results, part.stem)]
     return environment.get_template("page.html.j2").render(
         leaders=table_of_rows(best, "summary") if best else None,
@@ -138,12 +73,12 @@ def render(results: Sequence[Result], output: Path, gallery: Sequence[Picked], *
         results=results,
         names=[one.name for one in results],
         sections=[section for section in sections if section.parts],
-        comparisons=[_comparison(before, after) for before, after in pairwise(results)],
+        comparisons=[comparison_of(before, after) for before, after in pairwise(results)],
         top_classes=read_top_classes(results),
         gallery=index_of(gallery, beside=beside) if gallery else None,
         picks=frozenset(picked.name for picked in gallery),
         contents=[] if beside else [content_of(picked) for picked in gallery],
-        per_image={one.name: _links(one, one.stems, output, PER_IMAGE) for one in results},
+        per_image={one.name: links(one, one.stems, output, PER_IMAGE) for one in results},
         heat=heat_table(),
     )
 
@@ -191,56 +126,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _section(results: Sequence[Result], key: str, stems: Sequence[str], output: Path) -> Section:
-    parts = [_part(results, stem, output) for stem in stems]
-    options = {one.name: list(_flat(one.facts(key).get("options") or {})) for one in results}
-    about = ABOUT.get(key, About(key.replace("_", " ")))
-    kept = [part for part in parts if part.table is not None or part.charts]
-    return Section(key, about, kept, {name: pairs for name, pairs in options.items() if pairs})
-
-
-def _part(results: Sequence[Result], stem: str, output: Path) -> Part:
-    files = {
-        f"{one.name}: {name}" if len(results) > 1 else name: link
-        for one in results
-        for name, link in _links(one, (stem,), output).items()
-    }
-    table = None if stem.endswith(CURVES) else shown_table(results, stem)
-    return Part(table, charts_of(results, stem), files, stem)
-
-
-def _links(result: Result, stems: Sequence[str], output: Path, ending: str = "") -> dict[str, str]:
-    """CSV files by their names, as seen from the page."""
-    files = {stem: result.folder / f"{stem}.csv" for stem in stems if stem.endswith(ending)}
-    return {stem: quote(os.path.relpath(file, output)) for stem, file in files.items() if file.is_file()}
-
-
-def _flat(options: dict[str, Any], prefix: str = "") -> Sequence[tuple[str, str]]:
-    """Nested options as `name.option`."""
-    found: list[tuple[str, str]] = []
-    for name, value in options.items():
-        found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", str(value))]
-    return found
-
-
-def _comparison(before: Result, after: Result) -> Comparison:
-    found = changes(before, after)
-    rows = [change.row for change in found]
-    different = most_different(found)
-    names = ("data", "split", "image_size", "explanandum", "fingerprint")
-    warnings = [
-        f"{name}: {first} and {second}"
-        for name in names
-        if (first := before.common_facts.get(name)) != (second := after.common_facts.get(name))
-    ]
-    return Comparison(
-        before.name,
-        after.name,
-        found,
-        table_of_rows(rows or [{"method": None}], "comparison"),
-        table_of_rows(different, "most_different") if different else None,
-        change_charts(rows),
-        warnings,
-    )

@@ -4,11 +4,12 @@ A figure is the plain data that `Plotly.newPlot` takes; as Plotly reads some HTM
 differ in colour and dash, or in place, never in colour alone.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from explainer.report.columns import groups, measured, top_of_scale, with_bounds
 from explainer.report.page_data import RUN, Result, merged
 from explainer.report.page_sections import BETTER, REFERENCES
 from explainer.report.plots import COLOURS, CURVES, MODES, SIMILARITIES
@@ -57,7 +58,7 @@ def bar_charts(rows: list[Row]) -> list[Chart]:
     """A chart for each measure: methods and their intervals, in the order of the table."""
     if any(name in rows[0] for name in ("class", "classifier", "image")):
         return []
-    return [_bars(rows, name) for name in _measured(rows)]
+    return [_bars(rows, name) for name in measured(rows)]
 
 
 def _bars(rows: list[Row], name: str) -> Chart:
@@ -92,7 +93,7 @@ def curve_charts(rows: list[Row]) -> list[Chart]:
 def sanity_charts(rows: list[Row]) -> list[Chart]:
     """How alike maps stay, layer by layer: a chart for each mode and measure."""
     charts = []
-    for (mode,), of_mode in _grouped(rows, ["mode"]).items():
+    for (mode,), of_mode in groups(rows, "mode").items():
         layers = {row["depth"]: str(row["layer"] or "none") for row in of_mode}
         for name, label in SIMILARITIES.items():
             figure = _lines(of_mode, "depth", name, MODES.get(mode, "random layer"), label.replace("\n", " "), True)
@@ -108,8 +109,8 @@ def sanity_charts(rows: list[Row]) -> list[Chart]:
 def ablation_charts(rows: list[Row]) -> list[Chart]:
     """A chart for each method, option and measure, over the option's values."""
     charts = []
-    for (method, option), study in _grouped(rows, ["method", "option"]).items():
-        for name in _measured(study):
+    for (method, option), study in groups(rows, "method", "option").items():
+        for name in measured(study):
             axis = {"type": "category", "title": {"text": escape(option)}}
             traces = [_points(part, name, run, index) for index, (run, part) in enumerate(_by_run(study).items())]
             figure = {"data": traces, "layout": {"xaxis": axis, "showlegend": len(traces) > 1}}
@@ -132,10 +133,10 @@ def _points(rows: list[Row], name: str, run: str, index: int) -> Figure:
 
 def masking_charts(rows: list[Row]) -> list[Chart]:
     """A heat map for each method: the target's mean probability under the mask of each class."""
-    masks = _measured(rows)
-    most = 100 if any((row[name] or 0) > 1 for row in rows for name in masks) else 1
-    groups = _grouped([{"_label": _label(row), **row} for row in rows], ["_label"])
-    return [Chart(label, _heat_map(part, masks, most), 130 + 34 * len(part)) for (label,), part in groups.items()]
+    masks = measured(rows)
+    most = top_of_scale(rows, masks)
+    by_label = groups([{"_label": _label(row), **row} for row in rows], "_label")
+    return [Chart(label, _heat_map(part, masks, most), 130 + 34 * len(part)) for (label,), part in by_label.items()]
 
 
 def _heat_map(rows: list[Row], masks: list[str], most: int) -> Figure:
@@ -165,7 +166,7 @@ def _lines(rows: list[Row], across: str, name: str, x_title: str, y_title: str, 
     """A line for each method with its interval as a light band; both come and go by the legend."""
     traces: list[Figure] = []
     labelled = [{"_label": _label(row), **row} for row in rows]
-    for index, ((label,), part) in enumerate(_grouped(labelled, ["_label"]).items()):
+    for index, ((label,), part) in enumerate(groups(labelled, "_label").items()):
         ordered = sorted((row for row in part if row[name] is not None), key=lambda row: row[across])
         traces += _line(ordered, across, name, label, index, markers)
     axes = {"xaxis": {"title": {"text": x_title}}, "yaxis": {"title": {"text": y_title}}}
@@ -201,10 +202,8 @@ def _line(rows: list[Row], across: str, name: str, label: str, index: int, marke
 
 
 KINDS: Mapping[tuple[str, ...], Callable[[list[Row]], list[Chart]]] = {
-    ("method", "fraction", *(f"{name}{end}" for name in CURVES for end in ("", "_low", "_high"))): curve_charts,
-    ("method", "mode", "depth", "layer", *(f"{name}{end}" for name in SIMILARITIES for end in ("", "_low", "_high"))): (
-        sanity_charts
-    ),
+    ("method", "fraction", *with_bounds(CURVES)): curve_charts,
+    ("method", "mode", "depth", "layer", *with_bounds(SIMILARITIES)): sanity_charts,
     ("method", "option", "value"): ablation_charts,
     ("method", "target", "images"): masking_charts,
     ("method",): bar_charts,
@@ -212,20 +211,8 @@ KINDS: Mapping[tuple[str, ...], Callable[[list[Row]], list[Chart]]] = {
 """What is drawn of a table with these columns; the first that fits."""
 
 
-def _measured(rows: list[Row]) -> list[str]:
-    """The columns that have their bounds beside them."""
-    return [name for name in rows[0] if {f"{name}_low", f"{name}_high"} <= rows[0].keys()]
-
-
-def _grouped(rows: Iterable[Row], names: list[str]) -> dict[tuple[str, ...], list[Row]]:
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(str(row[name]) for name in names), []).append(row)
-    return groups
-
-
 def _by_run(rows: list[Row]) -> dict[str, list[Row]]:
-    return {run: part for (run,), part in _grouped([{RUN: "", **row} for row in rows], [RUN]).items()}
+    return {run: part for (run,), part in groups([{RUN: "", **row} for row in rows], RUN).items()}
 
 
 def _label(row: Row) -> str:
@@ -256,7 +243,7 @@ def _with_alpha(colour: str, alpha: float) -> str:
 def change_charts(rows: list[Row]) -> list[Chart]:
     """A chart for each table and measure: the difference of two runs, by method, with its interval."""
     charts = []
-    for (table, measure), part in _grouped(rows, ["table", "measure"]).items():
+    for (table, measure), part in groups(rows, "table", "measure").items():
         traces = [_changes(part, verdict, index) for index, verdict in enumerate(VERDICTS)]
         methods = [escape(_short(str(row["method"]))) for row in part]
         axis = {"autorange": "reversed", "zeroline": False, "tickvals": list(range(len(part))), "ticktext": methods}

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from explainer.report.examples import GROUND_TRUTH, PHOTOGRAPH
 from explainer.report.gallery import heat
 from explainer.report.page_data import PER_IMAGE, TILES, Result
 from explainer.report.page_sections import BETTER
 from explainer.report.tables import Row, write_text
+from explainer.report.tiles import GROUND_TRUTH, PHOTOGRAPH
 
 SOURCES = ("gallery", "examples")
 """Tables with pictures, the one with more of them first."""
@@ -75,12 +75,12 @@ def _tile_rows(result: Result) -> list[Row]:
     for name in SOURCES:
         file = result.folder / f"{name}{TILES}.csv"
         if file.is_file():
-            return read_tiles(file, ("method", "image", "class", "probability", "tile"))
+            return read_texts(file, ("method", "image", "class", "probability", "tile"))
     return []
 
 
-def read_tiles(file: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a file with pictures, all cells as text.
+def read_texts(file: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a file with pictures, all cells as they are: nobody parses or decodes what the browser will show.
 
     Raises:
         ValueError: If it lacks a column.

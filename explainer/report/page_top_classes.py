@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from explainer.report.examples import PHOTOGRAPH
 from explainer.report.page_data import TILES, Result
-from explainer.report.page_gallery import data_uri, read_tiles
+from explainer.report.page_gallery import data_uri, read_texts
+from explainer.report.tiles import PHOTOGRAPH
 
 TABLE = "top_classes"
 NEEDED = ("method", "image", "rank", "class", "present", "cls", "ama", "tile")
@@ -44,7 +44,7 @@ def read_top_classes(results: Sequence[Result]) -> list[TopMasks]:
     for one in results:
         file = one.folder / f"{TABLE}{TILES}.csv"
         if file.is_file():
-            rows = read_tiles(file, NEEDED)
+            rows = read_texts(file, NEEDED)
             prefix = f"{one.name} · " if len(results) > 1 else ""
             found += _top_masks(rows, prefix)
     images = list(dict.fromkeys(row.image for row in found))[:MOST]

@@ -17,7 +17,8 @@ from explainer.evaluation.methods import NamedMethod
 from explainer.evaluation.records import MethodScores, Row
 from explainer.evaluation.tables.base import Files, Table, at_least, grouped
 from explainer.evaluation.tables.on_target import shares_on_target, truth_pictures
-from explainer.evaluation.tiles import GROUND_TRUTH, PHOTOGRAPH, photographs, tile
+from explainer.evaluation.tiles import PHOTOGRAPH, photographs, tile
+from explainer.report.tiles import GROUND_TRUTH
 
 FACTS = ("class", "probability")
 """What an image's rows have in common."""

@@ -16,7 +16,8 @@ from explainer.evaluation.methods import NamedMethod
 from explainer.evaluation.records import MethodScores, Row
 from explainer.evaluation.tables.base import Files, Table, at_least, grouped
 from explainer.evaluation.tables.on_target import shares_on_target, truth_pictures
-from explainer.evaluation.tiles import GROUND_TRUTH, PHOTOGRAPH, photographs, thumbnail
+from explainer.evaluation.tiles import PHOTOGRAPH, photographs, thumbnail
+from explainer.report.tiles import GROUND_TRUTH
 
 COLUMNS = ("method", "image", "class", "present", "probability", "tile")
 
