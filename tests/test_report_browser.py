@@ -177,7 +177,7 @@ def test_the_gallery_works_by_keyboard_and_shows_where_the_focus_is(tab):
 
 def test_what_can_be_clicked_has_a_name_and_every_picture_a_text(tab):
     nameless = """elements => elements.filter(e => e.offsetParent !== null && !(
-        e.ariaLabel || e.innerText || e.title || [...(e.labels || [])].map(label => label.innerText).join("") ||
+        e.ariaLabel || e.textContent || e.title || [...(e.labels || [])].map(label => label.innerText).join("") ||
         e.querySelector("img")?.alt)).map(e => e.outerHTML)"""
     assert tab.locator("main button:visible").count() > len(NAMES.images)
     assert tab.eval_on_selector_all("button, select, input, a", nameless) == []
