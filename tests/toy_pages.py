@@ -11,7 +11,7 @@ NAMES = Names(
     [*(f"image {place}" for place in range(5)), EVIL_IMAGE], METHODS, [EVIL_CLASS, "cat", "dog", "hen", "cow"]
 )
 
-VOID = {"meta", "link", "input", "img", "br", "fefuncr", "fefuncg", "fefuncb"}
+VOID = {"meta", "link", "input", "img", "br", "wbr", "fefuncr", "fefuncg", "fefuncb"}
 
 
 class _Reader(HTMLParser):

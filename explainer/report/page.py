@@ -6,6 +6,7 @@ of a larger one lie in the folder `gallery` beside it.
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -107,6 +108,7 @@ def make_environment() -> "Environment":
         lstrip_blocks=True,
     )
     environment.filters["data"] = lambda value: Markup(_json(value))
+    environment.filters["breakable"] = lambda text: Markup("<wbr>").join(re.split(r"(?<=[,:_/])", text))
     environment.filters["two"] = lambda text: f"{float(text):.2f}" if text else MISSING
     environment.globals["source"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
     environment.globals["plotly"] = lambda: Markup(get_plotlyjs())

@@ -79,7 +79,7 @@ def _bars(rows: list[Row], name: str) -> Chart:
     places = {"tickvals": trace["y"], "ticktext": [escape(_short(label)) for label in labels]}
     axis = {"autorange": "reversed", "zeroline": False, **places}
     figure = {"data": [trace], "layout": {"yaxis": axis, "bargap": 0.35, "xaxis": {"zeroline": True}}}
-    return Chart(name + ARROWS[BETTER.get(name, 0)], figure, 90 + 24 * len(kept))
+    return Chart(_named(name), figure, 90 + 24 * len(kept))
 
 
 def curve_charts(rows: list[Row]) -> list[Chart]:
@@ -102,7 +102,7 @@ def sanity_charts(rows: list[Row]) -> list[Chart]:
                 "ticktext": [escape(layer) for layer in layers.values()],
                 "tickangle": -90,
             }
-            charts.append(Chart(f"{name}, {mode}", figure, 480))
+            charts.append(Chart(f"{_named(name)}, {mode}", figure, 480))
     return charts
 
 
@@ -114,7 +114,7 @@ def ablation_charts(rows: list[Row]) -> list[Chart]:
             axis = {"type": "category", "title": {"text": escape(option)}}
             traces = [_points(part, name, run, index) for index, (run, part) in enumerate(_by_run(study).items())]
             figure = {"data": traces, "layout": {"xaxis": axis, "showlegend": len(traces) > 1}}
-            charts.append(Chart(f"{method}: {name}{ARROWS[BETTER.get(name, 0)]}", figure))
+            charts.append(Chart(f"{method}, {option}: {_named(name)}", figure))
     return charts
 
 
@@ -215,6 +215,11 @@ def _by_run(rows: list[Row]) -> dict[str, list[Row]]:
     return {run: part for (run,), part in groups([{RUN: "", **row} for row in rows], RUN).items()}
 
 
+def _named(measure: str) -> str:
+    """A measure, and which way it is better."""
+    return measure.replace("_", " ") + ARROWS[BETTER.get(measure, 0)]
+
+
 def _label(row: Row) -> str:
     """A method, and whose it is where there are several runs."""
     return " · ".join(str(row[name]) for name in (RUN, "method") if row.get(name) is not None)
@@ -249,7 +254,7 @@ def change_charts(rows: list[Row]) -> list[Chart]:
         axis = {"autorange": "reversed", "zeroline": False, "tickvals": list(range(len(part))), "ticktext": methods}
         zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 1}}
         layout = {"yaxis": axis, "shapes": [zero], "showlegend": True, "legend": LEGEND}
-        title = f"{table}: {measure}{ARROWS[BETTER.get(measure, 0)]}"
+        title = f"{table.replace('_', ' ')}: {_named(measure)}"
         charts.append(
             Chart(title, {"data": [trace for trace in traces if trace["y"]], "layout": layout}, 150 + 26 * len(part))
         )

@@ -56,7 +56,7 @@ const explainerGallery = (() => {
     if (!isTruth) stack.append(picture(content.photograph, "", "under"));
     if (map) stack.append(picture(map, `${method}: map of ${state.label}`, isTruth ? "plain" : "heat"));
     else stack.append(make("span", { className: "missing", textContent: "no map" }));
-    const name = make("strong", { textContent: isTruth ? "ground truth" : method.replaceAll(",", ",\u200b") });
+    const name = make("strong", { textContent: isTruth ? "ground truth" : method.replace(/[,:_]/g, "$&\u200b") });
     return make("figure", {}, stack, make("figcaption", {}, name, scores(content, method)));
   };
 
