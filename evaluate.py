@@ -32,6 +32,8 @@ from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation
 from explainer.machine import MachineOptions, make_asking_trainer, precision_of
 from explainer.progress import progress
+from explainer.report.figures import write_figures
+from explainer.report.tensorboard import log_evaluation
 from explainer.run_folder import require_writable
 
 PAPERS_CLASSES = ("bottle", "car", "cat", "dog", "person")
@@ -62,6 +64,10 @@ def main(arguments: list[str] | None = None) -> Path:
         trainer.test(evaluation, datamodule=OneSplit(subject.datamodule, options.split), verbose=False)
     if trainer.is_global_zero:
         report(evaluation, plan, output)
+        if options.figures:
+            write_figures(output)
+        if options.tensorboard:
+            print(f"In TensorBoard: {log_evaluation(output, options.tensorboard)}")
     return output
 
 

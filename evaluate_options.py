@@ -40,6 +40,8 @@ class EvaluateOptions:
         keep_maps: Keep the maps (four bytes per pixel, class and method).
         shortcut_class: Plant the shortcut of this class in shapes, if the run itself has none.
         other_run: A run to compare with in the shortcut table, e.g. one whose classifier never saw the shortcut.
+        figures: Draw the papers' figures too, as PDF and PNG, into OUTPUT/figures (see docs/figures.md).
+        tensorboard: Log tables, curves, figures and the gallery there too, e.g. RUN/tensorboard, beside the training.
     """
 
     run: Path | None = None
@@ -59,6 +61,8 @@ class EvaluateOptions:
     keep_maps: bool = True
     shortcut_class: str | None = None
     other_run: Path | None = None
+    figures: bool = False
+    tensorboard: Path | None = None
 
     def __post_init__(self) -> None:
         """Either a run, or a data set and a classifier."""
