@@ -32,7 +32,7 @@ LINE = 0.135
 GAP = 0.04
 BAR = 0.36
 """Height of a scale of colours with what is written at it."""
-RAMP = 1.2
+RAMP = 1.0
 """Width of its colours."""
 DPI = 300
 FORMATS = ("pdf", "png")
