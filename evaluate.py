@@ -33,8 +33,10 @@ from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation
 from explainer.machine import MachineOptions, make_asking_trainer, precision_of
 from explainer.progress import progress
+from explainer.report.figures import write_figures
 from explainer.report.page import write_page
 from explainer.report.page_data import distinct_names
+from explainer.report.tensorboard import log_evaluation
 from explainer.run_folder import require_writable
 
 PAPERS_CLASSES = ("bottle", "car", "cat", "dog", "person")
@@ -60,8 +62,9 @@ def evaluate_runs(options: EvaluateOptions, wishes: Wishes, machine: MachineOpti
     names = distinct_names([run.resolve() for run in options.runs])
     folders = []
     for run, name in zip(options.runs, names, strict=True):
-        output = options.output / name if options.output else None
-        folders.append(evaluate(replace(options, run=run, runs=(), output=output), wishes, machine, command))
+        places = {"output": options.output, "tensorboard": options.tensorboard}
+        own = {place: folder / name for place, folder in places.items() if folder}
+        folders.append(evaluate(replace(options, run=run, runs=(), **own), wishes, machine, command))
     page = (options.output or Path("evaluation") / "_and_".join(names).replace("/", "-")) / "report"
     write_report(folders, page)
     return page
@@ -95,6 +98,10 @@ def evaluate(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, 
         trainer.test(evaluation, datamodule=OneSplit(subject.datamodule, options.split), verbose=False)
     if trainer.is_global_zero:
         report(evaluation, plan, output)
+        if options.figures:
+            write_figures(output)
+        if options.tensorboard:
+            print(f"In TensorBoard: {log_evaluation(output, options.tensorboard)}")
     return output
 
 

@@ -41,6 +41,8 @@ class EvaluateOptions:
         keep_maps: Keep the maps (four bytes per pixel, class and method).
         shortcut_class: Plant the shortcut of this class in shapes, if the run itself has none.
         other_run: A run to compare with in the shortcut table, e.g. one whose classifier never saw the shortcut.
+        figures: Draw the papers' figures too, as PDF and PNG, into OUTPUT/figures (see docs/figures.md).
+        tensorboard: Log tables, curves, figures and the gallery there too, e.g. RUN/tensorboard, beside the training.
         report: Write report/index.html too: a page with tables, charts and a gallery, which becomes a table too.
         runs: Several runs instead of one; what differs between them stands on one page.
     """
@@ -62,6 +64,8 @@ class EvaluateOptions:
     keep_maps: bool = True
     shortcut_class: str | None = None
     other_run: Path | None = None
+    figures: bool = False
+    tensorboard: Path | None = None
     report: bool = False
     runs: tuple[Path, ...] = ()
 

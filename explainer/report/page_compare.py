@@ -164,7 +164,7 @@ def most_different(found: Sequence[Change]) -> list[Row]:
     groups: dict[tuple[str, str], list[Row]] = {}
     for change in found:
         for image, (before, after) in change.values.items():
-            row = {"table": change.table, "measure": change.measure, "method": change.method, "image": image}
+            row: Row = {"table": change.table, "measure": change.measure, "method": change.method, "image": image}
             row |= {"before": before, "after": after, "difference": after - before}
             groups.setdefault((change.table, change.measure), []).append(row)
     ordered = (sorted(rows, key=lambda row: -abs(row["difference"]))[:MOST] for rows in groups.values())

@@ -48,12 +48,11 @@ def ablation_curves(folder: Path, choice: Choice | None = None) -> "Figure":
     down = -(-len(measures) // across)
     with styled():
         figure = new_figure(choice.width, HEIGHT * down * len(studies), layout="constrained")
-        bands = figure.subfigures(len(studies), 1, squeeze=False)[:, 0]
-        for band, ((method, option), study) in zip(bands, studies.items(), strict=True):
-            panels = band.subplots(down, across, squeeze=False).ravel()
-            for axes, measure in zip(panels, measures, strict=False):
+        panels = figure.subplots(down * len(studies), across, squeeze=False).reshape(len(studies), -1)
+        for of_study, ((method, option), study) in zip(panels, studies.items(), strict=True):
+            for axes, measure in zip(of_study, measures, strict=False):
                 _panel(axes, study, measure, f"{names[method]}: {option}", choice.width / across)
-            for axes in panels[len(measures) :]:
+            for axes in of_study[len(measures) :]:
                 axes.remove()
         return figure
 

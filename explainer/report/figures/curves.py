@@ -4,14 +4,14 @@ Lengths are in inches.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explainer.report.columns import groups, numbers, read_rows, top_of_scale, with_bounds
-from explainer.report.figures.grid import Cell, draw_cell, map_cell, photograph_cell
+from explainer.report.figures.grid import SCALE, Cell, Note, draw_cell, fitted, map_cell, photograph_cell
 from explainer.report.figures.results import result_file
 from explainer.report.figures.sheet import BAR, GAP, LINE, TALLEST, Choice, Sheet, new_figure, styled, text_width
-from explainer.report.gallery import shortened
 from explainer.report.names import method_names
 from explainer.report.plots import CURVES, Styles, draw_line, line_styles, probability_label
 from explainer.report.tables import Row
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 HEIGHT = 2.1
 """Of a panel of mean curves, without the legend."""
-PANEL = 1.2
+PANEL = 0.95
 """Side of a panel beside maps."""
-AXIS = 0.36
+AXIS = 0.5
 """Width of the numbers and the label at an axis."""
-MOST_TILES = 4
-"""On a line beside the curves."""
-SCALE = "saliency, each map scaled to [0, 1]"
+BETWEEN = 0.16
+"""From one panel to the next."""
+TILE = 0.55
+"""Least side of a tile beside the curves."""
 
 
 def mean_curves(folder: Path, choice: Choice | None = None) -> "Figure":
@@ -75,80 +76,100 @@ def curve_strip(folder: Path, choice: Choice | None = None) -> "Figure":
         ValueError: If the table is not there, what is chosen is not in it, or it does not fit a page.
     """
     choice = choice or Choice()
-    tiles = read_tiles(result_file(folder, "curve_examples_tiles", "curve_examples"), ["class", "probability"])
-    areas = read_rows(
-        result_file(folder, "curve_examples", "curve_examples"), ["method", "image", "insertion", "deletion"]
-    )
-    points = read_rows(
-        result_file(folder, "curve_examples_curves", "curve_examples"), ["method", "image", "fraction", *CURVES]
-    )
+    tiles, areas, points = _read_examples(folder)
     pictures = by_method(tiles)
     photographs = pictures.pop(PHOTOGRAPH, {})
     methods = choice.of_methods(pictures)
-    images = choice.of_images(photographs)
-    captions = {row["image"]: f"{row['class']} {row['probability']:.2f}" for row in tiles}
-    of_areas, of_points = groups(areas, "method", "image"), groups(points, "method", "image")
-    names = method_names(methods)
-    blocks = {}
-    for image in images:
-        notes = {method: _notes(of_areas.get((method, image), [])) for method in methods}
-        cells = {captions[image]: photograph_cell(photographs[image])} | {
-            names[method]: map_cell(pictures[method].get(image), photographs[image], notes[method])
-            for method in methods
-        }
-        blocks[image] = cells, {method: of_points.get((method, image), []) for method in methods}
-    return _draw_blocks(list(blocks.values()), line_styles((method,) for method in methods), choice.width)
+    captions = {row["image"]: (str(row["class"]), f" {row['probability']:.2f}") for row in tiles}
+    blocks = []
+    for image in choice.of_images(photographs):
+        cells = [photograph_cell(photographs[image])]
+        for method in methods:
+            notes = _notes(areas.get((method, image), []))
+            cells.append(map_cell(pictures[method].get(image), photographs[image], notes))
+        curves = {method: points.get((method, image), []) for method in methods}
+        blocks.append(_Block(captions[image], cells, curves))
+    return _draw_blocks(blocks, line_styles((method,) for method in methods), choice.width)
+
+
+_Rows = dict[tuple[str, ...], list[Row]]
+"""By method and image."""
+
+
+def _read_examples(folder: Path) -> tuple[list[Row], _Rows, _Rows]:
+    """Tiles, areas and points of the curves."""
+    table = "curve_examples"
+    tiles = read_tiles(result_file(folder, f"{table}_tiles", table), ["class", "probability"])
+    areas = read_rows(result_file(folder, table, table), ["method", "image", "insertion", "deletion"])
+    points = read_rows(result_file(folder, f"{table}_curves", table), ["method", "image", "fraction", *CURVES])
+    return tiles, groups(areas, "method", "image"), groups(points, "method", "image")
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
-    return [f"ins. {row['insertion']:.1f}" for row in rows] + [f"del. {row['deletion']:.1f}" for row in rows]
+    return [f"{name[:3]}. {row[name]:.1f}" for row in rows for name in CURVES]
 
 
-def _draw_blocks(
-    blocks: Sequence[tuple[dict[str, Cell], dict[str, list[Row]]]], styles: Styles, width: float
-) -> "Figure":
+@dataclass(frozen=True)
+class _Block:
+    """What is drawn of an image.
+
+    Args:
+        caption: of the photograph.
+        cells: the photograph, and a map for each method.
+        curves: points by method.
+    """
+
+    caption: Note
+    cells: list[Cell]
+    curves: dict[str, list[Row]]
+
+
+def _draw_blocks(blocks: Sequence[_Block], styles: Styles, width: float) -> "Figure":
     """Tiles on the left, both curves on the right, the legend and the scale below."""
     methods = [method for (method,) in styles]
-    tiles = len(blocks[0][0])
-    across = min(tiles, MOST_TILES)
-    down = -(-tiles // across)
-    left = width - 2 * (PANEL + GAP) - AXIS - 2 * LINE
-    side = min(left / across - GAP, PANEL)
-    step = side + 4 * LINE
-    height = max(down * step, PANEL + 3.5 * LINE) + LINE
+    left = width - 2 * (PANEL + BETWEEN) - AXIS
+    down = -(-(len(methods) + 1) // max(1, int(left / (TILE + GAP))))
+    across = -(-(len(methods) + 1) // down)
+    pitch = min(left / across, PANEL + GAP)
+    step = pitch + 3.3 * LINE
+    height = max(down * step, PANEL + 2 * LINE) + GAP
     columns = _legend_columns(methods, width)
-    legend = LINE * 1.15 * -(-len(methods) // columns)
-    total = len(blocks) * height + legend + BAR + LINE
-    if total > TALLEST or side < PANEL / 3:
+    total = len(blocks) * height + LINE * (2 + 1.15 * -(-len(methods) // columns)) + BAR
+    if total > TALLEST or pitch < TILE:
         raise ValueError(
             f"{len(blocks)} images with {len(methods)} maps don't fit a page {width} inches wide; choose fewer methods "
             "or images, or a larger width."
         )
     with styled():
         sheet = Sheet(width, total)
-        for number, (cells, curves) in enumerate(blocks):
+        names = list(method_names(methods).values())
+        for number, block in enumerate(blocks):
             top = number * height
-            for place, (name, cell) in enumerate(cells.items()):
-                x, y = place % across * (side + GAP) + GAP, top + place // across * step
-                sheet.write(x + side / 2, y + LINE - 0.02, shortened(name, side + GAP, text_width), ha="center")
-                draw_cell(sheet, cell, x, y + LINE + 0.01, side)
-            _draw_panels(sheet, curves, styles, width, top + LINE + 0.01)
+            for place, (name, cell) in enumerate(zip([block.caption, *names], block.cells, strict=True)):
+                middle, y = GAP / 2 + (place % across + 0.5) * pitch, top + place // across * step
+                if place == 0 or number == 0 or down > 1:  # else the names stand above the first block
+                    sheet.write(middle, y + LINE - 0.03, fitted(name, pitch), ha="center")
+                draw_cell(sheet, cell, middle, y + LINE, pitch - GAP, pitch)
+            _draw_panels(sheet, block.curves, styles, top + LINE, is_last=number == len(blocks) - 1)
+        for back, name in zip((2, 1), CURVES, strict=True):
+            sheet.write(width - back * (PANEL + BETWEEN) + PANEL / 2, LINE - 0.03, name, ha="center")
         _legend(sheet.figure, methods, styles, columns, loc="lower center", bbox_to_anchor=(0.5, BAR / total))
         sheet.scale(GAP, total - BAR + 0.06, SCALE)
         return sheet.figure
 
 
-def _draw_panels(sheet: Sheet, curves: dict[str, list[Row]], styles: Styles, width: float, top: float) -> None:
-    """Insertion and deletion at the right border."""
+def _draw_panels(sheet: Sheet, curves: dict[str, list[Row]], styles: Styles, top: float, *, is_last: bool) -> None:
+    """Insertion and deletion at the right border; what the axes mean stands below the last ones."""
     for back, (name, label) in zip((2, 1), CURVES.items(), strict=True):
-        axes = sheet.panel(width - back * (PANEL + 2 * GAP), top, PANEL, PANEL)
+        axes = sheet.panel(sheet.width - back * (PANEL + BETWEEN), top, PANEL, PANEL)
         for method, rows in curves.items():
             if rows:
                 _curve(axes, rows, name, styles[method,])
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=label.replace("fraction of ", ""))
+        axes.set(xlim=(0, 1), ylim=(0, 1))
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"] if back == 2 else [])
-        axes.set_title(name, pad=2, fontsize="medium")
+        if is_last:
+            axes.set_xlabel(label.replace("fraction of ", ""), labelpad=1)
         if back == 2:
             axes.set_ylabel("probability", labelpad=1)
 

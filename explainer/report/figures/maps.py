@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 ACROSS = 10
 """Most columns in which methods stand; of more, each has a row."""
-ALGORITHMS = ("felzenszwalb", "slic", "seeds", "watershed")
+ALGORITHMS = {"felzenszwalb": "Felzenszwalb", "slic": "SLIC", "seeds": "SEEDS", "watershed": "watershed"}
 SUPERPIXELS = {
-    **{f"pami:segmentation={name},second_run=false": name for name in ALGORITHMS},
+    **{f"pami:segmentation={option},second_run=false": name for option, name in ALGORITHMS.items()},
     "pami:second_run=false": "all, first run",
     "pami": "all, second run",
 }
@@ -162,7 +162,7 @@ def backbone_grid(folder: Path, choice: Choice | None = None) -> "Figure":
             shown = photograph_cell(first.photograph(image)) if found is first else None
             rows.append([shown, *(found.map(method, image) for method in methods)])
     names = [classifier_of(one, "examples") for one in folders]
-    labels = [f"{name}: {found.captions[image]}" for image in images for name, found in zip(names, every, strict=True)]
+    labels = [f"{name}\n{found.captions[image]}" for image in images for name, found in zip(names, every, strict=True)]
     gaps = [len(every) * number for number in range(1, len(images))]
     names_of_methods = method_names(methods)
     columns = ["photograph", *(names_of_methods[method] for method in methods)]

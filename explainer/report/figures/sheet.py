@@ -32,7 +32,7 @@ LINE = 0.135
 GAP = 0.04
 BAR = 0.36
 """Height of a scale of colours with what is written at it."""
-RAMP = 1.2
+RAMP = 1.0
 """Width of its colours."""
 DPI = 300
 FORMATS = ("pdf", "png")
@@ -63,7 +63,7 @@ class Choice:
     Args:
         width: of the figure; it may be narrower where its tiles would be too large.
         methods: shown, in this order, as the tables name them; all if empty.
-        images: shown, by their names or, where one is not known, by the number of the first ones; all if empty.
+        images: shown: their names, or how many, the first ones then; all if empty.
         beside: folders of further evaluations, for figures that compare several.
     """
 
@@ -173,7 +173,7 @@ class Sheet:
     def scale(self, left: float, top: float, label: str) -> None:
         """The colours of the maps, from 0 to 1."""
         self.write(left, top + 0.05, label, va="center")
-        axes = self.panel(left + text_width(label) + 2 * GAP, top, RAMP, 0.1)
+        axes = self.panel(left + text_width(label) + 3 * GAP, top, RAMP, 0.1)
         axes.imshow(colour_ramp(256), aspect="auto", extent=(0, 1, 0, 1))
         axes.set_yticks([])
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
@@ -181,7 +181,7 @@ class Sheet:
 
 def scale_width(label: str) -> float:
     """Of a scale of colours with its label and the last number."""
-    return text_width(label) + RAMP + 4 * GAP
+    return text_width(label) + RAMP + 5 * GAP
 
 
 @cache

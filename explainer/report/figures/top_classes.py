@@ -56,6 +56,6 @@ def _row(masks: list[Row], photograph: Floats) -> list[Cell | None]:
     merged, *ranked = sorted(masks, key=lambda row: int(row["rank"]))
     cells: list[Cell | None] = [photograph_cell(photograph), map_cell(merged["tile"], photograph, LEGEND)]
     for row in ranked:
-        name = f"{row['class']}{' **' if row['present'] else ''}"
+        name = str(row["class"]), " **" if row["present"] else ""
         cells.append(map_cell(row["tile"], photograph, (name, f"{row['cls']:.2f}", f"{row['ama']:.2f}")))
     return cells
