@@ -62,9 +62,9 @@ def evaluate_runs(options: EvaluateOptions, wishes: Wishes, machine: MachineOpti
     names = distinct_names([run.resolve() for run in options.runs])
     folders = []
     for run, name in zip(options.runs, names, strict=True):
-        places = {"output": options.output, "tensorboard": options.tensorboard}
-        own = {place: folder / name for place, folder in places.items() if folder}
-        folders.append(evaluate(replace(options, run=run, runs=(), **own), wishes, machine, command))
+        output, log = (folder / name if folder else None for folder in (options.output, options.tensorboard))
+        own = replace(options, run=run, runs=(), output=output, tensorboard=log)
+        folders.append(evaluate(own, wishes, machine, command))
     page = (options.output or Path("evaluation") / "_and_".join(names).replace("/", "-")) / "report"
     write_report(folders, page)
     return page
