@@ -187,6 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--methods", type=int, default=10)
+    parser.add_argument("--side", type=int, default=160, help="Of a picture, in pixels.")
     parser.add_argument("--keep", type=Path, help="Folder for the results; a temporary one if not given.")
     given = parser.parse_args()
     names = Names(
@@ -195,7 +196,7 @@ def main() -> None:
         [f"class {place}" for place in range(20)],
     )
     with TemporaryDirectory() as temporary:
-        folder = make_results((given.keep or Path(temporary)) / "results", names)
+        folder = make_results((given.keep or Path(temporary)) / "results", names, side=given.side)
         start = time.perf_counter()
         page = write_page([folder])
         written = time.perf_counter() - start

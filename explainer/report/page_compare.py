@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explainer.report.page_data import PER_IMAGE, Result
-from explainer.report.page_sections import BETTER
+from explainer.report.page_sections import BETTER, REFERENCES
 from explainer.report.tables import Row
 
 PERCENT = frozenset(("acc", "iou", "mae", "insertion", "deletion", "over_all", "hit"))
@@ -79,11 +79,11 @@ class Change:
 
 
 def changes(before: Result, after: Result) -> list[Change]:
-    """Every score that both runs have, by table, measure and method."""
+    """Every method's score that both runs have, by table, measure and method."""
     found = []
     for table in _common_tables(before, after):
         first, second = (_scores(one.table(f"{table}{PER_IMAGE}")) for one in (before, after))
-        keys = [key for key in first if key in second]
+        keys = [key for key in first if key in second and key[0] not in REFERENCES]
         found += [
             change
             for key in sorted(keys, key=lambda key: list(BETTER).index(key[1]))
