@@ -21,7 +21,7 @@ LIBRARIES = ("grad-cam", "torchcam", "captum", "saliency", "zennit")
 
 
 def zennit_lrp(method: AttributionMethod, model: nn.Module) -> Attribute:
-    """LRP of zennit; summed over colours, as ours is."""
+    """LRP of zennit, summed over colours as ours is."""
     from torchvision.models import VGG, ResNet
     from zennit.attribution import Gradient
     from zennit.composites import COMPOSITES
