@@ -13,6 +13,7 @@ OPTIONAL = {"cv2", "matplotlib", "skimage", "captum", "pycocotools"}
 SHARED_BY_METHODS = {
     "backward",
     "base",
+    "catalogue",
     "spec",
     "perturb",
     "cam",
