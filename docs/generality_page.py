@@ -57,8 +57,8 @@ SPREAD = 0.2
 """How far what starts as a constant is moved from it."""
 
 INTRODUCTION = """\
-PAMI is shown on nine backbones (Fig. 3 of its paper), and the methods that it is compared with fail on some of them. \
-Here every method is asked for maps of all nine: a tick stands for maps that are finite, of the images' size and not \
+PAMI is shown on nine kinds of backbones (Fig. 3 of its paper), on two of which other methods may not work, it says. \
+Here every method is asked for maps of all nine, RegNet and ViT being smaller ones than there: a tick stands for maps that are finite, of the images' size and not \
 flat; elsewhere the note has the method's own words (`CannotExplain`). Weights are random, images small and options \
 quick (`QUICK` in `docs/generality_page.py`), so this page says what can be asked, not how good the answer is; \
 [`methods.md`](methods.md) shows maps, [`results/`](../results/README.md) measures them."""
@@ -71,8 +71,9 @@ line by line. A transformer that reads its class token has none behind its last 
 other tokens is thrown away, so the layer is the normalisation before it."""
 
 ABILITIES = """\
-All other methods need the image's gradient or nothing but outputs. Guided backpropagation wants a ReLU, FullGrad a \
-classifier that is linear piece by piece, LRP a rule for every step."""
+Beside the layer of the CAM methods, guided backpropagation wants a ReLU, FullGrad a classifier that is linear piece by \
+piece, LRP a rule for every step. What the others need, any of the nine gives; `python evaluate.py --list_methods` says \
+what that is, and what each method costs."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ BACKBONES = {
     "VGG-16": Backbone("vgg16"),
     "ResNet-50": Backbone("resnet50"),
     "SE-ResNet-50": Backbone("timm:seresnet50"),
-    "Inception-v3": Backbone("inception_v3", size=299, small=128),
+    "Inception-v3": Backbone("inception_v3", size=299, small=112),
     "DenseNet-121": Backbone("densenet121"),
     "RegNet-X": Backbone("regnet_x_400mf"),
     "ConvNeXt-T": Backbone("convnext_tiny"),
@@ -115,12 +116,6 @@ class PageOptions:
     backbones: list[str] = field(default_factory=lambda: list(BACKBONES))
     output: Path = Path(__file__).parent
 
-    def __post_init__(self) -> None:
-        """Refuse names that are not on the page."""
-        for name in self.backbones:
-            if name not in BACKBONES:
-                raise ValueError(f"Unknown backbone '{name}'; choose of: {', '.join(BACKBONES)}.")
-
 
 def main(arguments: list[str] | None = None) -> Path:
     """Write the page; returns its file."""
@@ -131,7 +126,8 @@ def main(arguments: list[str] | None = None) -> Path:
         formatter_class=HelpFormatter,
     )
     parser.add_class_arguments(PageOptions, None, skip={"backbones"})
-    parser.add_argument("--backbones", nargs="+", type=str, default=list(BACKBONES), help="All nine, if not given.")
+    names = list(BACKBONES)
+    parser.add_argument("--backbones", nargs="+", choices=names, default=names, help="All nine, if not given.")
     options = to_dataclass(PageOptions, parser.parse_args(sys.argv[1:] if arguments is None else arguments))
     require_writable(options.output)
     for name in options.backbones:
@@ -176,7 +172,7 @@ def ability_rows(name: str) -> list[Row]:
     """What each method says of a backbone: nothing if it explains it, else the reason."""
     backbone = BACKBONES[name]
     explanandum = random_explanandum(backbone.architecture, backbone.small)
-    image = settle(explanandum)
+    image = settle(explanandum)[:1]
     rows = []
     for method in METHODS:
         reason = reason_against(method, explanandum, image)
@@ -291,10 +287,11 @@ def numbered(reasons: Iterable[str]) -> dict[str, int]:
 
 
 def table_of(rows: list[Row], notes: dict[str, int]) -> list[Row]:
-    """A row for each method, a column for each backbone, in which a tick or the number of a note stands."""
+    """A row for each method, a column for each backbone: a tick, the number of a note, or nothing where none looked."""
     table: dict[str, Row] = {}
+    backbones = [row["backbone"] for row in rows]
     for row in rows:
-        cells = table.setdefault(row["method"], {"method": f"`{row['method']}`"})
+        cells = table.setdefault(row["method"], {"method": f"`{row['method']}`", **dict.fromkeys(backbones)})
         cells[row["backbone"]] = f"no [^{notes[row['reason']]}]" if row["reason"] else "✓"
     return list(table.values())
 

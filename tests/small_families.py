@@ -3,6 +3,7 @@
 from functools import partial
 
 import timm
+import torch
 from torch import nn
 from torchvision.models import inception
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
@@ -39,9 +40,11 @@ def narrow_inception():
 
 
 def narrow_vgg():
-    model = VGG(make_layers([8, "M", 8, "M", 16, "M", 16, "M", 16, "M"]), COUNT, init_weights=False)
-    model.classifier[0], model.classifier[3] = nn.Linear(16 * 7 * 7, 16), nn.Linear(16, 16)
-    model.classifier[6] = nn.Linear(16, COUNT)
+    with torch.device("meta"):  # the wide layers that are replaced take longer than all the rest
+        model = VGG(nn.Identity(), COUNT, init_weights=False)
+    model.features = make_layers([8, "M", 8, "M", 16, "M", 16, "M", 16, "M"])
+    for index, sizes in {0: (16 * 7 * 7, 16), 3: (16, 16), 6: (16, COUNT)}.items():
+        model.classifier[index] = nn.Linear(*sizes)
     return model
 
 
