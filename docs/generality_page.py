@@ -9,8 +9,9 @@ B images, C classes, K channels of the target layer of h×w cells, H×W pixels.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,15 @@ QUICK: dict[str, dict[str, Any]] = {
 CLASSES = ("cat", "dog", "hen", "fox", "owl")
 SCENES = 8
 """Images that the random weights are settled on."""
-EXPLAINED = 2
-"""Of these, those with the largest logits are explained, each for the class that it is taken for."""
 SPREAD = 0.2
 """How far what starts as a constant is moved from it."""
 
 INTRODUCTION = """\
 PAMI is shown on nine kinds of backbones (Fig. 3 of its paper), on two of which other methods may not work, it says. \
-Here every method is asked for maps of all nine, RegNet and ViT being smaller ones than there: a tick stands for maps that are finite, of the images' size and not \
-flat; elsewhere the note has the method's own words (`CannotExplain`). Weights are random, images small and options \
-quick (`QUICK` in `docs/generality_page.py`), so this page says what can be asked, not how good the answer is; \
-[`methods.md`](methods.md) shows maps, [`results/`](../results/README.md) measures them."""
+Here every method is asked for maps of all nine (RegNet and ViT smaller than there): a tick stands for maps that are \
+finite, of the images' size and not flat; elsewhere the note has the method's own words (`CannotExplain`). Weights are \
+random, images small and options quick (`QUICK` in `docs/generality_page.py`): this says what can be asked, not how \
+good the answer is. [`methods.md`](methods.md) shows maps, [`results/`](../results/README.md) measures them."""
 
 LAYERS = """\
 The CAM methods read the last layer whose output is a picture of the image and reaches the logits. It is found by \
@@ -71,9 +70,9 @@ line by line. A transformer that reads its class token has none behind its last 
 other tokens is thrown away, so the layer is the normalisation before it."""
 
 ABILITIES = """\
-Beside the layer of the CAM methods, guided backpropagation wants a ReLU, FullGrad a classifier that is linear piece by \
-piece, LRP a rule for every step. What the others need, any of the nine gives; `python evaluate.py --list_methods` says \
-what that is, and what each method costs."""
+Beside the layer of the CAM methods, guided backpropagation wants a ReLU, FullGrad a classifier that is linear piece \
+by piece, LRP a rule for every step. What the others need, any of the nine gives; `python evaluate.py --list_methods` \
+says what that is, and what each method costs."""
 
 
 @dataclass(frozen=True)
@@ -172,10 +171,10 @@ def ability_rows(name: str) -> list[Row]:
     """What each method says of a backbone: nothing if it explains it, else the reason."""
     backbone = BACKBONES[name]
     explanandum = random_explanandum(backbone.architecture, backbone.small)
-    image = settle(explanandum)[:1]
+    images = settle(explanandum).split(1)
     rows = []
     for method in METHODS:
-        reason = reason_against(method, explanandum, image)
+        reason = reason_against(method, explanandum, images)
         rows.append({"backbone": name, "method": method, "reason": reason})
         print(f"{name}: {method} {'cannot' if reason else 'does'}", flush=True)
     return rows
@@ -196,10 +195,9 @@ def settle(explanandum: Explanandum) -> Tensor:
     and the maps of logits that are the same for all images would be flat.
 
     Returns:
-        Two normalised images [2,3,H,W] that the classifier is sure of.
+        The two of its normalised images with the largest logits, [2,3,H,W].
     """
-    model, card = explanandum.model, explanandum.card
-    image = scenes(card)
+    model, image = explanandum.model, scenes(explanandum.card)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(1)
         for tensor in [*model.parameters(), *model.buffers()]:
@@ -210,7 +208,7 @@ def settle(explanandum: Explanandum) -> Tensor:
         head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
         head.weight.div_(logits.std(dim=0)[:, None])
         head.bias.sub_(logits.mean(dim=0)).div_(logits.std(dim=0))
-        surest = explanandum(image).amax(dim=1).topk(EXPLAINED).indices
+        surest = explanandum(image).amax(dim=1).topk(2).indices
     return image[surest]
 
 
@@ -226,23 +224,29 @@ def _set_statistics(model: nn.Module, image: Tensor) -> None:
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for module in norms:
         module.reset_running_stats()
-        module.train()
-        module.momentum = None  # the mean over all batches, of which there is one
+        module.train().momentum = None  # the mean over all batches, of which there is one
     model(image)
-    for module in norms:
-        module.eval()
+    model.eval()
 
 
-def reason_against(name: str, explanandum: Explanandum, image: Tensor) -> str | None:
-    """Why a method can't explain a classifier; None if it gives proper maps of images [B,3,H,W].
+def reason_against(name: str, explanandum: Explanandum, batches: Sequence[Tensor]) -> str | None:
+    """Why a method can't explain a classifier; None if it gives proper maps.
+
+    Of a class that nothing speaks for, an activation map is zero by right. So flat maps are no fault before all classes
+    of all images are asked for, the likeliest first.
+
+    Args:
+        name: of the method.
+        explanandum: the classifier.
+        batches: images [B,3,H,W] that are explained together.
 
     Raises:
-        ValueError: for maps that are none, or flat ones whatever class is asked for.
+        ValueError: for maps that are none, or flat throughout.
     """
     method = MethodSpec(name, QUICK.get(name, {}))
-    with torch.no_grad():
-        likeliest_first = explanandum(image).argsort(dim=1, descending=True)
-    for target in likeliest_first.T:  # of a class that nothing speaks for, an activation map is zero by right
+    for rank, image in product(range(len(CLASSES)), batches):
+        with torch.no_grad():
+            target = explanandum(image).argsort(dim=1, descending=True)[:, rank]
         try:
             maps = method.build(explanandum, network=random_network(explanandum))(image, target)
         except CannotExplain as error:
@@ -265,7 +269,8 @@ def page_text(folder: Path) -> str:
     """The page in Markdown, from the data in its folder."""
     layers = read_table(folder / "generality_layers.csv")
     rows = read_table(folder / "generality.csv")
-    notes = numbered(row["reason"] for row in rows if row["reason"])
+    reasons = dict.fromkeys(row["reason"] for row in rows if row["reason"])
+    notes = {reason: number for number, reason in enumerate(reasons, start=1)}
     parts = [
         "# Which method explains which classifier",
         "```sh\npython docs/generality_page.py\n```\n\nwrites this page.",
@@ -279,11 +284,6 @@ def page_text(folder: Path) -> str:
         "\n".join(f"[^{number}]: {reason}" for reason, number in notes.items()),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-def numbered(reasons: Iterable[str]) -> dict[str, int]:
-    """Different reasons, in their order, from 1 on."""
-    return {reason: number for number, reason in enumerate(dict.fromkeys(reasons), start=1)}
 
 
 def table_of(rows: list[Row], notes: dict[str, int]) -> list[Row]:

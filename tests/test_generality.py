@@ -15,7 +15,7 @@ from toy_models import state_of
 
 from docs import generality_page as page
 from explainer.attribution import METHODS
-from explainer.report.tables import read_table
+from explainer.report.tables import read_table, write_csv
 
 DOCS = Path(page.__file__).parent
 AGAIN = "make the page again: python docs/generality_page.py"
@@ -47,7 +47,8 @@ def subject(family):
 @cache
 def reason(family, method):
     """Why the method can't explain the family; None if its maps are finite, of the images' size and not flat."""
-    return page.reason_against(method, *subject(family))
+    explanandum, image = subject(family)
+    return page.reason_against(method, explanandum, [image])
 
 
 @cache
@@ -128,16 +129,15 @@ def test_one_backbone_is_looked_at_again_and_the_rest_is_kept(tmp_path, monkeypa
     assert "| `lrp` | ✓ | ✓ | ✓ | ✓ | ✓ | – |" in (tmp_path / "generality.md").read_text()
 
 
-def test_a_reason_stands_in_one_note_that_all_its_cells_name():
+def test_a_reason_stands_in_one_note_that_all_its_cells_name(tmp_path):
     data = [("VGG-16", "a", None), ("VGG-16", "b", "no way"), ("Swin-T", "a", "not so"), ("Swin-T", "b", "no way")]
-    rows = [dict(zip(("backbone", "method", "reason"), row, strict=True)) for row in data]
-    notes = page.numbered(row["reason"] for row in rows if row["reason"])
-    assert notes == {"no way": 1, "not so": 2}
-    assert page.table_of(rows, notes) == [
-        {"method": "`a`", "VGG-16": "✓", "Swin-T": "no [^2]"},
-        {"method": "`b`", "VGG-16": "no [^1]", "Swin-T": "no [^1]"},
-    ]
-    assert page.table_of(rows[:3], notes)[1] == {"method": "`b`", "VGG-16": "no [^1]", "Swin-T": None}
+    rows = [dict(zip(("backbone", "method", "reason"), row, strict=True)) for row in [*data, ("Swin-T", "c", None)]]
+    write_csv(rows, tmp_path / "generality")
+    write_csv(committed("generality_layers"), tmp_path / "generality_layers")
+    assert page.page_text(tmp_path).endswith(
+        "| method | VGG-16 | Swin-T |\n| --- | --- | --- |\n"
+        "| `a` | ✓ | no [^2] |\n| `b` | no [^1] | no [^1] |\n| `c` | – | ✓ |\n\n[^1]: no way\n[^2]: not so\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,9 @@ def test_a_reason_stands_in_one_note_that_all_its_cells_name():
 )
 def test_the_page_takes_no_bad_map_for_one(maps, message, monkeypatch):
     monkeypatch.setattr(METHODS["center"], "__call__", lambda *_: maps)
+    explanandum, image = subject("ViT-B/16")
     with pytest.raises(ValueError, match=message):
-        page.reason_against("center", *subject("ViT-B/16"))
+        page.reason_against("center", explanandum, [image])
 
 
 def test_an_unknown_backbone_is_refused_with_the_known_ones(capsys):
