@@ -290,9 +290,10 @@ def layer_in_words(explanandum: Explanandum, image: Tensor) -> str:
     try:
         with torch.no_grad(), captured_activation(explanandum.model, explanandum.target_layer) as captured:
             explanandum(image)
+        maps = captured.as_maps(captured.value, image)
     except CannotExplain:
         return ""
-    cells = " × ".join(str(side) for side in captured.value.shape[2:])
+    cells = " × ".join(str(side) for side in maps.shape[2:])
     return (
         f"The classifier is `{explanandum.card.architecture}` at {image.shape[-2]} × {image.shape[-1]} pixels. The CAM "
         f"methods read its layer `{explanandum.target_layer}`, which has {cells} cells: they can't be finer than that."
