@@ -6,6 +6,8 @@ in [0, 1].
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,8 @@ HEAT = 0.65
 OTHERS = 0.35
 """Grey of what is in the image besides the target, where the target itself is white."""
 NO_MAP = "no map"
+COLOURS_OF_PNG = 256
+"""As many as a palette holds."""
 
 Floats = NDArray[np.floating]
 Picture = NDArray[np.uint8]
@@ -87,6 +91,13 @@ def draw_gallery(columns: list[Column], rows: list[Row]) -> Picture:
             canvas.paste(Image.fromarray(picture), (left + across * (TILE + GAP), top))
     _draw_scale(canvas, left, height - FOOTER + GAP)
     return np.asarray(canvas)
+
+
+def save_gallery(picture: Picture, file: Path) -> None:
+    """As a PNG of few colours, half the size of one with all; dots hide the steps between the colours that are left."""
+    image = Image.fromarray(picture)
+    palette = image.quantize(COLOURS_OF_PNG)
+    image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(file, optimize=True)
 
 
 def overlay(values: Floats, photograph: Floats) -> Picture:
@@ -163,12 +174,18 @@ def _draw_scale(canvas: Image.Image, left: int, top: int) -> None:
 
 
 def _write(canvas: Image.Image, place: tuple[int, int], text: str, fill: str = "black") -> None:
-    ImageDraw.Draw(canvas).text(place, text, fill=fill, font=ImageFont.load_default(LETTERS))
+    ImageDraw.Draw(canvas).text(place, text, fill=fill, font=font())
 
 
 def text_width(text: str, size: int = LETTERS) -> int:
     """Pixels, rounded up."""
-    return int(np.ceil(ImageFont.load_default(size).getlength(text)))
+    return int(np.ceil(font(size).getlength(text)))
+
+
+@cache
+def font(size: int = LETTERS) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The letters that Pillow brings along; to unpack them takes longer than to draw a word."""
+    return ImageFont.load_default(size)
 
 
 def _eight_bit(picture: Floats) -> Picture:

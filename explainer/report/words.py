@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from explainer.report.gallery import text_width
+from explainer.report.gallery import font, text_width
 
 COLOURS = "PuOr"
 """Orange below the centre, white at it, purple above it: told apart with any colour vision."""
@@ -154,4 +154,4 @@ def _box_width(word: str) -> int:
 def _write(
     canvas: Image.Image, place: tuple[int, int], text: str, fill: str, size: int = WORD, anchor: str = "la"
 ) -> None:
-    ImageDraw.Draw(canvas).text(place, text, fill=fill, font=ImageFont.load_default(size), anchor=anchor)
+    ImageDraw.Draw(canvas).text(place, text, fill=fill, font=font(size), anchor=anchor)
