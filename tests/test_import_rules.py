@@ -115,6 +115,13 @@ def test_methods_and_metrics_know_the_classifier_and_masks_but_no_training(file)
         assert any(within(name, f"explainer.{part}") for part in allowed), name
 
 
+@pytest.mark.parametrize("file", sources("explainer/sequences"), ids=named)
+def test_sequences_take_only_what_knows_no_images(file):
+    allowed = ["sequences", "attribution.pami_parts", "attribution.checks"]
+    for name in ours(imported_by(file)) - {"explainer", "explainer.attribution"}:
+        assert any(within(name, f"explainer.{part}") for part in allowed), name
+
+
 @pytest.mark.parametrize("file", LIBRARY, ids=named)
 def test_what_training_does_not_need_is_imported_where_it_is_used(file):
     tree = ast.parse(file.read_text())

@@ -6,6 +6,8 @@ in [0, 1].
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ FOOTER = 34
 LABEL = 140
 """Pixels after which a label goes on in the next line; a single word may be longer."""
 LINE = 15
+LETTERS = 12
+"""Their size in pixels."""
 COLOURS = "inferno"
 """Of the heat: as light as it is hot, so that it reads in grey and with any colour vision."""
 HEAT = 0.65
@@ -25,6 +29,8 @@ HEAT = 0.65
 OTHERS = 0.35
 """Grey of what is in the image besides the target, where the target itself is white."""
 NO_MAP = "no map"
+COLOURS_OF_PNG = 256
+"""As many as a palette holds."""
 
 Floats = NDArray[np.floating]
 Picture = NDArray[np.uint8]
@@ -71,7 +77,7 @@ def draw_gallery(columns: list[Column], rows: list[Row]) -> Picture:
         label = [line for text in (row.name, *row.details) for line in wrapped(text, LABEL)]
         pairs = zip(row.maps, columns, strict=True)
         tiles.append((label, [_map_tile(values, column.photograph) for values, column in pairs]))
-    left = max(_text_width(line) for label, _ in tiles for line in label) + 3 * GAP
+    left = max(text_width(line) for label, _ in tiles for line in label) + 3 * GAP
     height = CAPTION + len(tiles) * (TILE + GAP) + FOOTER
     canvas = Image.new("RGB", (left + len(columns) * (TILE + GAP), height), "white")
     for across, column in enumerate(columns):
@@ -85,6 +91,13 @@ def draw_gallery(columns: list[Column], rows: list[Row]) -> Picture:
             canvas.paste(Image.fromarray(picture), (left + across * (TILE + GAP), top))
     _draw_scale(canvas, left, height - FOOTER + GAP)
     return np.asarray(canvas)
+
+
+def save_gallery(picture: Picture, file: Path) -> None:
+    """As a PNG of few colours, half the size of one with all; dots hide the steps between the colours that are left."""
+    image = Image.fromarray(picture)
+    palette = image.quantize(COLOURS_OF_PNG)
+    image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(file, optimize=True)
 
 
 def overlay(values: Floats, photograph: Floats) -> Picture:
@@ -117,7 +130,7 @@ def _map_tile(values: Floats | None, photograph: Floats) -> Picture:
     if values is not None:
         return overlay(values, photograph)
     blank = Image.new("RGB", (TILE, TILE), "white")
-    _write(blank, ((TILE - _text_width(NO_MAP)) // 2, (TILE - LINE) // 2), NO_MAP, "dimgrey")
+    _write(blank, ((TILE - text_width(NO_MAP)) // 2, (TILE - LINE) // 2), NO_MAP, "dimgrey")
     return np.asarray(blank)
 
 
@@ -129,13 +142,13 @@ def to_tile(picture: Floats) -> Picture:
 def caption_of(name: str, probability: float) -> str:
     """A class and its probability in [0, 1], which stays whole where the name is too wide for a tile."""
     number = f" {probability:.2f}"
-    return shortened(name, TILE - _text_width(number)) + number
+    return shortened(name, TILE - text_width(number)) + number
 
 
 def shortened(text: str, width: float) -> str:
     """The text itself, or its beginning and an ellipsis, if it needs more pixels than `width`."""
     kept = text
-    while kept and _text_width(kept + "…" * (kept != text)) > width:
+    while kept and text_width(kept + "…" * (kept != text)) > width:
         kept = kept[:-1]
     return text if kept == text else kept + "…"
 
@@ -144,7 +157,7 @@ def wrapped(text: str, width: float) -> list[str]:
     """Lines of whole words that need no more pixels than `width`, as far as a single word doesn't."""
     lines: list[str] = []
     for word in text.split():
-        if lines and _text_width(f"{lines[-1]} {word}") <= width:
+        if lines and text_width(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
@@ -161,11 +174,18 @@ def _draw_scale(canvas: Image.Image, left: int, top: int) -> None:
 
 
 def _write(canvas: Image.Image, place: tuple[int, int], text: str, fill: str = "black") -> None:
-    ImageDraw.Draw(canvas).text(place, text, fill=fill, font=ImageFont.load_default(12))
+    ImageDraw.Draw(canvas).text(place, text, fill=fill, font=font())
 
 
-def _text_width(text: str) -> int:
-    return int(np.ceil(ImageFont.load_default(12).getlength(text)))
+def text_width(text: str, size: int = LETTERS) -> int:
+    """Pixels, rounded up."""
+    return int(np.ceil(font(size).getlength(text)))
+
+
+@cache
+def font(size: int = LETTERS) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The letters that Pillow brings along; to unpack them takes longer than to draw a word."""
+    return ImageFont.load_default(size)
 
 
 def _eight_bit(picture: Floats) -> Picture:
