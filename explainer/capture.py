@@ -163,7 +163,8 @@ class _Spatial:
         weights = torch.arange(1.0, logits.numel() + 1).view_as(logits).to(logits)  # a sum of probabilities is constant
         (gradient,) = torch.autograd.grad(logits, self.output, weights, retain_graph=True, allow_unused=True)
         maps = None if gradient is None else to_maps(gradient, (self.image_size, self.image_size))
-        return maps is not None and bool(maps.any())
+        # Tensors without values, with which options are tried, can't be looked at.
+        return maps is not None and (maps.is_meta or bool(maps.any()))
 
 
 def _note_if_spatial(name: str, size: int, found: list[_Spatial]) -> Callable[[nn.Module, object, object], None]:
