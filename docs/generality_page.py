@@ -10,7 +10,7 @@ B images, C classes, K channels of the target layer of h×w cells, H×W pixels.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,6 @@ from explainer.report.tables import Row, markdown, read_table, write_csv
 from explainer.run_folder import require_writable
 
 QUICK: dict[str, dict[str, Any]] = {
-    "group_cam": {"groups": 8},
-    "group_cam_head": {"groups": 8},
     "smooth_grad": {"samples": 2},
     "integrated_gradients": {"steps": 2},
     "xrai": {"segments": "slic", "steps": 2},
@@ -109,10 +107,12 @@ class PageOptions:
 
     Args:
         backbones: Those that are looked at, by the names on the page.
+        methods: Those that are asked.
         output: Folder of the page and its data.
     """
 
-    backbones: list[str] = field(default_factory=lambda: list(BACKBONES))
+    backbones: list[str]
+    methods: list[str]
     output: Path = Path(__file__).parent
 
 
@@ -120,30 +120,29 @@ def main(arguments: list[str] | None = None) -> Path:
     """Write the page; returns its file."""
     parser = Parser(
         prog="generality_page.py",
-        usage="python docs/generality_page.py [--backbones NAME ...] [--output DIR]",
+        usage="python docs/generality_page.py [--backbones NAME ...] [--methods NAME ...] [--output DIR]",
         description="Find out which attribution methods explain which backbones.",
         formatter_class=HelpFormatter,
     )
-    parser.add_class_arguments(PageOptions, None, skip={"backbones"})
-    names = list(BACKBONES)
-    parser.add_argument("--backbones", nargs="+", choices=names, default=names, help="All nine, if not given.")
+    parser.add_class_arguments(PageOptions, None, skip={"backbones", "methods"})
+    for name, known in (("backbones", list(BACKBONES)), ("methods", list(METHODS))):
+        parser.add_argument(f"--{name}", nargs="+", choices=known, default=known, help="All, if not given.")
     options = to_dataclass(PageOptions, parser.parse_args(sys.argv[1:] if arguments is None else arguments))
     require_writable(options.output)
     for name in options.backbones:
-        layer, abilities = layer_row(name), ability_rows(name)
-        update([layer], options.output / "generality_layers")
-        update(abilities, options.output / "generality")
+        update([layer_row(name)], options.output / "generality_layers")
+        update(ability_rows(name, options.methods), options.output / "generality")
     page = options.output / "generality.md"
     page.write_text(page_text(options.output))
     return page
 
 
 def update(rows: list[Row], file: Path) -> None:
-    """Put a backbone's rows in the place of what `file`.csv says of it."""
+    """Put rows in the place of those in `file`.csv about the same backbone and method; others stay."""
+    places = [(backbone, method) for backbone in BACKBONES for method in (None, *METHODS)]
     csv = file.with_suffix(".csv")
-    kept = [row for row in read_table(csv) if row["backbone"] != rows[0]["backbone"]] if csv.exists() else []
-    order = list(BACKBONES)
-    write_csv(sorted([*kept, *rows], key=lambda row: order.index(row["backbone"])), file)
+    known = {(row["backbone"], row.get("method")): row for row in [*(read_table(csv) if csv.exists() else []), *rows]}
+    write_csv([known[place] for place in places if place in known], file)
 
 
 def layer_row(name: str) -> Row:
@@ -167,13 +166,13 @@ def layer_of(explanandum: Explanandum) -> dict[str, Any]:
     }
 
 
-def ability_rows(name: str) -> list[Row]:
-    """What each method says of a backbone: nothing if it explains it, else the reason."""
+def ability_rows(name: str, methods: list[str]) -> list[Row]:
+    """What methods say of a backbone: nothing if they explain it, else the reason."""
     backbone = BACKBONES[name]
     explanandum = random_explanandum(backbone.architecture, backbone.small)
     images = settle(explanandum).split(1)
     rows = []
-    for method in METHODS:
+    for method in methods:
         reason = reason_against(method, explanandum, images)
         rows.append({"backbone": name, "method": method, "reason": reason})
         print(f"{name}: {method} {'cannot' if reason else 'does'}", flush=True)
@@ -203,7 +202,12 @@ def settle(explanandum: Explanandum) -> Tensor:
         for tensor in [*model.parameters(), *model.buffers()]:
             if tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
                 tensor.add_(torch.empty_like(tensor).uniform_(-SPREAD, SPREAD))
-        _set_statistics(model, image)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+                module.train().momentum = None  # the mean over all batches, of which there is one
+        model(image)
+        model.eval()
         logits = explanandum(image)
         head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
         head.weight.div_(logits.std(dim=0)[:, None])
@@ -217,16 +221,6 @@ def scenes(card: ClassifierCard) -> Tensor:
     options = DataOptions(image_size=card.image_size, workers=0, mean=card.mean, std=card.std)
     loader = build_datamodule("shapes", options, ShapesOptions(test_size=SCENES)).dataloader("test")
     return loader.preview(SCENES).image  # type: ignore[attr-defined]
-
-
-def _set_statistics(model: nn.Module, image: Tensor) -> None:
-    """Those of BatchNorm, to what it sees of the images."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for module in norms:
-        module.reset_running_stats()
-        module.train().momentum = None  # the mean over all batches, of which there is one
-    model(image)
-    model.eval()
 
 
 def reason_against(name: str, explanandum: Explanandum, batches: Sequence[Tensor]) -> str | None:
@@ -269,7 +263,9 @@ def page_text(folder: Path) -> str:
     """The page in Markdown, from the data in its folder."""
     layers = read_table(folder / "generality_layers.csv")
     rows = read_table(folder / "generality.csv")
-    reasons = dict.fromkeys(row["reason"] for row in rows if row["reason"])
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    as_read = sorted(rows, key=lambda row: methods.index(row["method"]))
+    reasons = dict.fromkeys(row["reason"] for row in as_read if row["reason"])
     notes = {reason: number for number, reason in enumerate(reasons, start=1)}
     parts = [
         "# Which method explains which classifier",

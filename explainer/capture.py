@@ -169,8 +169,7 @@ class _Spatial:
 
 def _note_if_spatial(name: str, size: int, found: list[_Spatial]) -> Callable[[nn.Module, object, object], None]:
     def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-        maps = to_maps(output, (size, size)) if isinstance(output, Tensor) else None
-        if maps is None or not isinstance(output, Tensor):
+        if not isinstance(output, Tensor) or (maps := to_maps(output, (size, size))) is None:
             return
         images, _, height, width = maps.shape
         if images == 1 and height == width > 1 and (not found or height <= found[-1].side):

@@ -107,26 +107,28 @@ def test_the_target_layer_is_found_and_is_the_page_s(family):
     assert len(layer["output"].split(" × ")) == len(row["output"].split(" × "))  # tokens are tokens in both
 
 
-@pytest.mark.parametrize("backbone", ["RegNet-X", "DenseNet-121"])
+@pytest.mark.parametrize("backbone", ["DenseNet-121", "ResNet-50"])
 def test_the_page_s_row_of_a_target_layer_is_what_is_found_at_full_size(backbone):
-    (row,) = [row for row in committed("generality_layers") if row["backbone"] == backbone]
-    assert page.layer_row(backbone) == row, AGAIN
+    assert page.layer_row(backbone) in committed("generality_layers"), AGAIN
 
 
 def test_the_page_is_made_from_its_data():
     assert (DOCS / "generality.md").read_text() == page.page_text(DOCS), AGAIN
 
 
-def test_one_backbone_is_looked_at_again_and_the_rest_is_kept(tmp_path, monkeypatch):
-    some = ("grad_cam", "guided_backprop", "center")
-    for name in ("generality", "generality_layers"):
-        (tmp_path / f"{name}.csv").write_text((DOCS / f"{name}.csv").read_text())
-    monkeypatch.setattr(page, "METHODS", {method: METHODS[method] for method in some})
-    assert page.main(["--backbones", "RegNet-X", "--output", str(tmp_path)]) == tmp_path / "generality.md"
-    before, after = committed("generality"), read_table(tmp_path / "generality.csv")
-    assert after == [row for row in before if row["backbone"] != "RegNet-X" or row["method"] in some], AGAIN
+def test_some_are_looked_at_again_and_the_rest_is_kept(tmp_path):
+    wrong = [row | {"reason": "wrong"} for row in committed("generality")]
+    write_csv(wrong, tmp_path / "generality")
+    write_csv(committed("generality_layers"), tmp_path / "generality_layers")
+    some = ("guided_backprop", "grad_cam", "center")
+    arguments = ["--backbones", "RegNet-X", "--methods", *some, "--output", str(tmp_path)]
+    assert page.main(arguments) == tmp_path / "generality.md"
+    expected = [
+        right if right["backbone"] == "RegNet-X" and right["method"] in some else row
+        for row, right in zip(wrong, committed("generality"), strict=True)
+    ]
+    assert read_table(tmp_path / "generality.csv") == expected, AGAIN
     assert read_table(tmp_path / "generality_layers.csv") == committed("generality_layers")
-    assert "| `lrp` | ✓ | ✓ | ✓ | ✓ | ✓ | – |" in (tmp_path / "generality.md").read_text()
 
 
 def test_a_reason_stands_in_one_note_that_all_its_cells_name(tmp_path):
@@ -136,7 +138,7 @@ def test_a_reason_stands_in_one_note_that_all_its_cells_name(tmp_path):
     write_csv(committed("generality_layers"), tmp_path / "generality_layers")
     assert page.page_text(tmp_path).endswith(
         "| method | VGG-16 | Swin-T |\n| --- | --- | --- |\n"
-        "| `a` | ✓ | no [^2] |\n| `b` | no [^1] | no [^1] |\n| `c` | – | ✓ |\n\n[^1]: no way\n[^2]: not so\n"
+        "| `a` | ✓ | no [^1] |\n| `b` | no [^2] | no [^2] |\n| `c` | – | ✓ |\n\n[^1]: not so\n[^2]: no way\n"
     )
 
 
