@@ -20,7 +20,7 @@ IMAGE = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
 
 
 def test_every_method_that_needs_outputs_only_is_tried():
-    assert set(OPTIONS) == {name for name, method in METHODS.items() if method.needs == "outputs"}
+    assert set(OPTIONS) == {name for name, method in METHODS.items() if method.needs == "outputs only"}
 
 
 @pytest.mark.parametrize("name", OPTIONS)

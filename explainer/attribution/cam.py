@@ -32,6 +32,8 @@ class CAM(SharingMethod):
         target_layer: name of the layer read; None takes the explanandum's own, its last spatial one.
     """
 
+    version = 2  # since transformers' own layer is another one
+
     def __init__(self, explanandum: Explanandum, target_layer: str | None = None) -> None:
         super().__init__(explanandum)
         self.target_layer = explanandum.layer_or_own(target_layer)

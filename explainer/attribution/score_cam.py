@@ -44,6 +44,7 @@ class ScoreCAM(AttributionMethod):
 
     paper = "Wang et al., CVPR Workshops 2020"
     needs = "activations"
+    version = 2  # since transformers' own layer is another one
     passes = "channels + 1 forward (VGG-16: 513), for all classes"
 
     def __init__(
