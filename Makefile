@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Test processes; each takes one core and some 1.5 GB.
+WORKERS ?= 2
 
 .PHONY: install demo test test-lowest lint browser clean
 
@@ -22,13 +24,13 @@ demo: install
 	@echo "TensorBoard:  $(BIN)/tensorboard --logdir runs/demo"
 
 test: install lint browser
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 # The oldest versions that pyproject.toml admits, e.g. `make test-lowest PYTHON=python3.12`.
 test-lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable ".[test]"
-	.venv-lowest/bin/python -m pytest -q
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,12 +1,14 @@
 """The command line of evaluate.py."""
 
 import argparse
+import shutil
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from command_line import HelpFormatter, Parser, make_flags, to_dataclass
-from explainer.attribution.spec import method_rows, parse_method
+from explainer.attribution.catalogue import details, overview
+from explainer.attribution.spec import parse_method
 from explainer.evaluation.options import TABLES, TableOptions
 from explainer.evaluation.tables import GalleryTable, TopClassesTable
 from explainer.evaluation.tables.ablation import NAME as ABLATION
@@ -114,14 +116,22 @@ class ListMethods(argparse.Action):
     """Print what --methods takes, and exit: like --help, whatever else is on the command line."""
 
     def __init__(self, option_strings: list[str], dest: str, **keywords: Any) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=keywords["help"])
+        super().__init__(
+            option_strings,
+            argparse.SUPPRESS,
+            nargs="*",
+            default=argparse.SUPPRESS,
+            metavar="NAME",
+            help=keywords["help"],
+        )
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Exit with status 0."""
-        for row in method_rows():
-            name, *facts = row.items()
-            print(name[1])
-            print("".join(f"    {title + ':':18}{fact}\n" for title, fact in facts if fact), end="")
+    def __call__(self, parser: argparse.ArgumentParser, _namespace: Any, names: Any, _option: Any = None) -> None:
+        """Exit with status 0, or, for an unknown name, with status 2."""
+        width = min(max(shutil.get_terminal_size((100, 50)).columns, 60), 120)
+        try:
+            print("\n\n".join(details(name, width) for name in names) if names else overview(width))
+        except ValueError as error:
+            parser.error(str(error))
         parser.exit()
 
 
@@ -147,7 +157,11 @@ def make_parser() -> Parser:
         type=str,
         help="Attribution methods, each as NAME or NAME:option=value,option=value (default: explainer grad_cam).",
     )
-    parser.add_argument("--list_methods", action=ListMethods, help="Print every method, its paper and cost, and exit.")
+    parser.add_argument(
+        "--list_methods",
+        action=ListMethods,
+        help="Print every method with its paper, cost and options, or what a method's options mean, and exit.",
+    )
     names = [*TABLES, ABLATION]
     parser.add_argument(
         "--tables",

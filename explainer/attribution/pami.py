@@ -111,7 +111,7 @@ class PAMIWindow(_PAMI):
     """
 
     paper = "Shi, Zhang and Wang: PAMI, strategy I"
-    needs = "outputs"
+    needs = "outputs only"
     passes = "a forward per window (224 px: 1444), for all classes"
 
     def __init__(
@@ -164,7 +164,7 @@ class PAMI(_PAMI):
     """
 
     paper = "Shi, Zhang and Wang: PAMI, strategy II"
-    needs = "outputs"
+    needs = "outputs only"
     passes = "a forward per superpixel (some 400), for all classes; again for the second run, per class"
     newer_options = ("segmentation",)
 

@@ -6,6 +6,8 @@ in [0, 1].
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ FOOTER = 34
 LABEL = 140
 """Pixels after which a label goes on in the next line; a single word may be longer."""
 LINE = 15
+LETTERS = 12
+"""Their size in pixels."""
 COLOURS = "inferno"
 """Of the heat: as light as it is hot, so that it reads in grey and with any colour vision."""
 HEAT = 0.65
@@ -25,6 +29,8 @@ HEAT = 0.65
 OTHERS = 0.35
 """Grey of what is in the image besides the target, where the target itself is white."""
 NO_MAP = "no map"
+COLOURS_OF_PNG = 256
+"""As many as a palette holds."""
 
 Floats = NDArray[np.floating]
 Picture = NDArray[np.uint8]
@@ -87,6 +93,13 @@ def draw_gallery(columns: list[Column], rows: list[Row]) -> Picture:
     return np.asarray(canvas)
 
 
+def save_gallery(picture: Picture, file: Path) -> None:
+    """As a PNG of few colours, half the size of one with all; dots hide the steps between the colours that are left."""
+    image = Image.fromarray(picture)
+    palette = image.quantize(COLOURS_OF_PNG)
+    image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(file, optimize=True)
+
+
 def overlay(values: Floats, photograph: Floats) -> Picture:
     """A map [H,W] in colours over the grey photograph, as a tile."""
     large = to_tile(np.repeat(values[..., None], 3, axis=2))[..., 0] / 255
@@ -137,9 +150,9 @@ def caption_of(name: str, probability: float) -> str:
     return shortened(name, TILE - text_width(number)) + number
 
 
-def text_width(text: str) -> int:
-    """Pixels that it takes here."""
-    return int(np.ceil(ImageFont.load_default(12).getlength(text)))
+def text_width(text: str, size: int = LETTERS) -> int:
+    """Pixels, rounded up."""
+    return int(np.ceil(font(size).getlength(text)))
 
 
 def shortened(text: str, width: float, measure: Callable[[str], float] = text_width) -> str:
@@ -170,7 +183,13 @@ def _draw_scale(canvas: Image.Image, left: int, top: int) -> None:
 
 
 def _write(canvas: Image.Image, place: tuple[int, int], text: str, fill: str = "black") -> None:
-    ImageDraw.Draw(canvas).text(place, text, fill=fill, font=ImageFont.load_default(12))
+    ImageDraw.Draw(canvas).text(place, text, fill=fill, font=font())
+
+
+@cache
+def font(size: int = LETTERS) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The letters that Pillow brings along; to unpack them takes longer than to draw a word."""
+    return ImageFont.load_default(size)
 
 
 def _eight_bit(picture: Floats) -> Picture:
