@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Test processes; each takes one core and some 1.5 GB.
+WORKERS ?= 2
 
-.PHONY: install demo test test-lowest lint clean
+.PHONY: install demo test test-lowest lint browser clean
 
 # The stamp is newer than what it was made from, so a second call installs nothing.
 install: $(VENV)/.installed
@@ -18,22 +20,26 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	rm -rf runs/demo runs/explananda
 	$(BIN)/python train.py --dataset shapes --name demo
-	$(BIN)/python evaluate.py --run runs/demo --methods explainer grad_cam --tables segmentation --split test
+	$(BIN)/python evaluate.py --run runs/demo --methods explainer grad_cam --tables segmentation --split test --report
 	@echo "TensorBoard:  $(BIN)/tensorboard --logdir runs/demo"
 
-test: install lint
-	$(BIN)/python -m pytest -q
+test: install lint browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 # The oldest versions that pyproject.toml admits, e.g. `make test-lowest PYTHON=python3.12`.
 test-lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable ".[test]"
-	.venv-lowest/bin/python -m pytest -q
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# A headless Chromium for the tests of the report page, into $(VENV), unless there is one; without it they are skipped.
+browser: install
+	$(BIN)/python benchmarks/browser.py
 
 clean:
 	rm -rf $(VENV) .venv-lowest

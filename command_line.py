@@ -151,11 +151,27 @@ UNKNOWN_KEY = (
 """How jsonargparse's messages name the misspelt key of a YAML file."""
 
 
+def _once(text: str) -> str:
+    """A help text without the headings that the group before has too."""
+    kept: list[str] = []
+    for group in text.split("\n\n"):
+        heading, _, rest = group.partition("\n")
+        if kept and heading.endswith(":") and kept[-1].startswith(f"{heading}\n"):
+            kept[-1] += f"\n{rest}"
+        else:
+            kept.append(group)
+    return "\n\n".join(kept)
+
+
 class HelpFormatter(DefaultHelpFormatter):
     """One line per option where the terminal is wide enough; defaults, but no Python types."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=34, width=max(100, shutil.get_terminal_size((160, 50)).columns) - 2)
+
+    def format_help(self) -> str:
+        """Neighbouring groups with the same heading stand below one."""
+        return _once(super().format_help())
 
     def _expand_help(self, action: argparse.Action) -> str:
         return re.sub(r"\((required, )?type: .*?(?:, (default: .*))?\)$", _without_type, super()._expand_help(action))

@@ -4,6 +4,7 @@
 `python evaluate.py --dataset NAME --explanandum NAME --explanandum_weights FILE --methods grad_cam rise --tables all`.
 """
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -33,6 +34,10 @@ from explainer.evaluation.tables.ablation import Ablation
 from explainer.machine import MachineOptions, make_asking_trainer, precision_of
 from explainer.own_classifier import own_name
 from explainer.progress import progress
+from explainer.report.figures import write_figures
+from explainer.report.page import write_page
+from explainer.report.page_data import distinct_names
+from explainer.report.tensorboard import log_evaluation
 from explainer.run_folder import require_writable
 
 PAPERS_CLASSES = ("bottle", "car", "cat", "dog", "person")
@@ -41,14 +46,45 @@ FREQUENT_CLASSES = 5
 
 
 def main(arguments: list[str] | None = None) -> Path:
-    """Make the tables; returns their folder."""
-    options, wishes, machine = parse_evaluation(sys.argv[1:] if arguments is None else arguments)
+    """Make the tables; returns their folder, of several runs that of their page."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options, wishes, machine = parse_evaluation(arguments)
+    command = shlex.join(["python", "evaluate.py", *arguments])
+    if options.runs:
+        return evaluate_runs(options, wishes, machine, command)
+    output = evaluate(options, wishes, machine, command)
+    if options.report:
+        write_report([output], output / "report")
+    return output
+
+
+def evaluate_runs(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, command: str) -> Path:
+    """The tables of several runs, and a page with all of them; returns its folder."""
+    names = distinct_names([run.resolve() for run in options.runs])
+    folders = []
+    for run, name in zip(options.runs, names, strict=True):
+        output, log = (folder / name if folder else None for folder in (options.output, options.tensorboard))
+        own = replace(options, run=run, runs=(), output=output, tensorboard=log)
+        folders.append(evaluate(own, wishes, machine, command))
+    page = (options.output or Path("evaluation") / "_and_".join(names).replace("/", "-")) / "report"
+    write_report(folders, page)
+    return page
+
+
+@rank_zero_only
+def write_report(folders: list[Path], output: Path) -> None:
+    """The page, and where it is."""
+    print(f"Page: {write_page(folders, output)}")
+
+
+def evaluate(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, command: str) -> Path:
+    """The tables of one run or classifier; returns their folder."""
     subject = open_subject(options, machine)
     output = output_of(options)
     require_writable(output)
     if precision_of(machine) == "32-true":
         torch.backends.cudnn.allow_tf32 = False  # PyTorch's default rounds convolutions to 10 bits on recent GPUs
-    plan = make_plan(options, wishes, machine, subject)
+    plan = make_plan(options, wishes, machine, subject, command)
     maps = MapCache((options.maps or output / "maps") if options.keep_maps else None)
     evaluation = Evaluation(
         subject.explanandum,
@@ -63,14 +99,20 @@ def main(arguments: list[str] | None = None) -> Path:
         trainer.test(evaluation, datamodule=OneSplit(subject.datamodule, options.split), verbose=False)
     if trainer.is_global_zero:
         report(evaluation, plan, output)
+        if options.figures:
+            write_figures(output)
+        if options.tensorboard:
+            print(f"In TensorBoard: {log_evaluation(output, options.tensorboard)}")
     return output
 
 
-def make_plan(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, subject: Subject) -> Plan:
+def make_plan(
+    options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, subject: Subject, command: str
+) -> Plan:
     """Which rows of which tables are to be made."""
     setting = make_setting(options, wishes, subject)
     tables = make_tables(wishes, setting)
-    rows = {table: rows_of(table, wishes, subject) for table in tables}
+    rows = {table: jobs for table in tables if (jobs := rows_of(table, wishes, subject))}
     if options.other_run:
         add_other_run(rows, open_subject(replace(options, run=options.other_run), machine), wishes, subject)
     facts = {
@@ -81,6 +123,7 @@ def make_plan(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions,
         "fingerprint": subject.explanandum.fingerprint,
         "image_size": subject.explanandum.card.image_size,
         "precision": subject.precision,
+        "command": command,
     }
     return Plan(rows, ablated_rows(wishes, tables, setting, subject), facts)
 
@@ -161,14 +204,17 @@ def rows_of(table: Table, wishes: Wishes, subject: Subject) -> list[Job]:
     """A table's rows, in order.
 
     Raises:
-        ValueError: if it would have none.
+        ValueError: if it would have none; of `all` tables such a one has no rows.
     """
-    # A trained Explainer asks the classifier no more: it does not change when that one is randomised.
-    texts = [text for text in wishes.methods if table.name != "sanity" or not parse_method(text).is_trained]
-    for text in [text for text in wishes.methods if text not in texts]:
-        rank_zero_only(print)(f"Skipped: {text} in the table 'sanity': it is trained, and asks the classifier no more.")
-    if not texts and ALL not in wishes.tables:
-        raise ValueError("The table 'sanity' is for methods that ask the classifier; name others than trained ones.")
+    refused = {text: table.refuses(is_trained=parse_method(text).is_trained) for text in wishes.methods}
+    texts = [text for text, reason in refused.items() if not reason]
+    for reason in dict.fromkeys(filter(None, refused.values())):
+        left_out = ", ".join(text for text in refused if refused[text] == reason)
+        if not texts and ALL not in wishes.tables:
+            raise ValueError(f"The table '{table.name}' has no row for {left_out}: {reason}. Name other --methods.")
+        rank_zero_only(print)(f"Skipped: {left_out} in the table '{table.name}': {reason}.")
+    if not texts:
+        return []
     classifier = subject.name if table.name == "shortcut" else ""
     methods = [subject.method(text, classifier) for text in dict.fromkeys([*texts, *table.extra_methods])]
     return [*(Job(table, method) for method in methods), *(Job(table, own_row=name) for name in table.own_rows)]

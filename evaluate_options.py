@@ -1,15 +1,18 @@
 """The command line of evaluate.py."""
 
 import argparse
+import shutil
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from classifier_options import LISTS, ClassifierOptions, add_lists
 from command_line import HelpFormatter, Parser, make_flags, to_dataclass
-from explainer.attribution.spec import method_rows, parse_method
+from explainer.attribution.catalogue import details, overview
+from explainer.attribution.spec import parse_method
 from explainer.entry import started_as
 from explainer.evaluation.options import TABLES, TableOptions
+from explainer.evaluation.tables import GalleryTable, TopClassesTable
 from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation, parse_ablation
 from explainer.machine import MachineOptions
@@ -42,6 +45,10 @@ class EvaluateOptions:
         keep_maps: Keep the maps (four bytes per pixel, class and method).
         shortcut_class: Plant the shortcut of this class in shapes, if the run itself has none.
         other_run: A run to compare with in the shortcut table, e.g. one whose classifier never saw the shortcut.
+        figures: Draw the papers' figures too, as PDF and PNG, into OUTPUT/figures (see docs/figures.md).
+        tensorboard: Log tables, curves, figures and the gallery there too, e.g. RUN/tensorboard, beside the training.
+        report: Write report/index.html too: a page with tables, charts and a gallery, which becomes a table too.
+        runs: Several runs instead of one; what differs between them stands on one page.
     """
 
     run: Path | None = None
@@ -60,16 +67,24 @@ class EvaluateOptions:
     keep_maps: bool = True
     shortcut_class: str | None = None
     other_run: Path | None = None
+    figures: bool = False
+    tensorboard: Path | None = None
+    report: bool = False
+    runs: tuple[Path, ...] = ()
     classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
 
     def __post_init__(self) -> None:
-        """Either a run, or a data set and a classifier."""
+        """Either a run, or several, or a data set and a classifier."""
+        self.runs = tuple(self.runs)
         named = (self.dataset is not None, self.explanandum is not None and not is_own(self.explanandum))
-        if (self.run is not None and any(named)) or (self.run is None and None in (self.dataset, self.explanandum)):
+        both = None not in (self.dataset, self.explanandum)
+        has_run = self.run is not None or bool(self.runs)
+        if (has_run and any(named)) or not (has_run or both) or (self.run is not None and self.runs):
             raise ValueError(
-                "Give either --run RUN, or both --dataset and --explanandum (with --explanandum_weights FILE)."
+                "Give either --run RUN (or --runs RUN RUN), or both --dataset and --explanandum (with "
+                "--explanandum_weights FILE)."
             )
-        if self.run is not None:
+        if has_run:
             own = [name for name in ("image_size", "explanandum_weights") if getattr(self, name) is not None]
             own += self.classifier.given
             if own:
@@ -103,14 +118,22 @@ class ListMethods(argparse.Action):
     """Print what --methods takes, and exit: like --help, whatever else is on the command line."""
 
     def __init__(self, option_strings: list[str], dest: str, **keywords: Any) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=keywords["help"])
+        super().__init__(
+            option_strings,
+            argparse.SUPPRESS,
+            nargs="*",
+            default=argparse.SUPPRESS,
+            metavar="NAME",
+            help=keywords["help"],
+        )
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Exit with status 0."""
-        for row in method_rows():
-            name, *facts = row.items()
-            print(name[1])
-            print("".join(f"    {title + ':':18}{fact}\n" for title, fact in facts if fact), end="")
+    def __call__(self, parser: argparse.ArgumentParser, _namespace: Any, names: Any, _option: Any = None) -> None:
+        """Exit with status 0, or, for an unknown name, with status 2."""
+        width = min(max(shutil.get_terminal_size((100, 50)).columns, 60), 120)
+        try:
+            print("\n\n".join(details(name, width) for name in names) if names else overview(width))
+        except ValueError as error:
+            parser.error(str(error))
         parser.exit()
 
 
@@ -122,16 +145,27 @@ def make_parser() -> Parser:
         description="Evaluate attribution methods: methods x tables, from one set of maps.",
         formatter_class=HelpFormatter,
     )
-    parser.add_class_arguments(EvaluateOptions, None, skip={"classifier"})
+    parser.add_class_arguments(EvaluateOptions, None, skip={"classifier", "runs"})
     parser.add_class_arguments(ClassifierOptions, None, skip=set(LISTS))
     add_lists(parser)
+    parser.add_argument(
+        "--runs",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="Several runs instead of --run: their tables, and one page that says in what they differ.",
+    )
     parser.add_argument(
         "--methods",
         nargs="+",
         type=str,
         help="Attribution methods, each as NAME or NAME:option=value,option=value (default: explainer grad_cam).",
     )
-    parser.add_argument("--list_methods", action=ListMethods, help="Print every method, its paper and cost, and exit.")
+    parser.add_argument(
+        "--list_methods",
+        action=ListMethods,
+        help="Print every method with its paper, cost and options, or what a method's options mean, and exit.",
+    )
     names = [*TABLES, ABLATION]
     parser.add_argument(
         "--tables",
@@ -188,7 +222,8 @@ def parse_evaluation(arguments: list[str]) -> tuple[EvaluateOptions, Wishes, Mac
         **{item.name: to_dataclass(item.default_factory, given[item.name]) for item in fields(TableOptions)}  # type: ignore[arg-type]
     )
     table.masking = replace(table.masking, classes=tuple(given["masking"]["classes"]))
-    methods = given["methods"] or (DEFAULT_METHODS if options.run else DEFAULT_METHODS_WITHOUT_RUN)
+    has_run = options.run is not None or bool(options.runs)
+    methods = given["methods"] or (DEFAULT_METHODS if has_run else DEFAULT_METHODS_WITHOUT_RUN)
     for text in methods:
         parse_method(text)
     tables = given["tables"] if ALL not in given["tables"] else [ALL]
@@ -197,5 +232,13 @@ def parse_evaluation(arguments: list[str]) -> tuple[EvaluateOptions, Wishes, Mac
         tables = [*tables, ABLATION]
     if ABLATION in tables and not ablations:
         raise ValueError("The table 'ablation' needs an option under test, e.g. --ablate group_cam:groups=1,4,8,16,32.")
+    if options.report or options.runs:
+        tables = list(dict.fromkeys([*tables, *tables_of_page(methods)])) if ALL not in tables else tables
     wishes = Wishes(list(dict.fromkeys(methods)), tables, ablations, given["ablation_tables"], table)
     return options, wishes, to_dataclass(MachineOptions, given)
+
+
+def tables_of_page(methods: list[str]) -> list[str]:
+    """Those that the page takes its pictures from."""
+    trained = any(parse_method(text).is_trained for text in methods)
+    return [GalleryTable.name, *([TopClassesTable.name] if trained else [])]

@@ -14,19 +14,8 @@ and maps are random, the images photographs.
 import argparse
 
 import torch
-from methods import (  # lies beside this file, whose folder is the first that Python looks in
-    Contender,
-    Row,
-    alternate,
-    check_common,
-    common_options,
-    every_classifier,
-    floor,
-    photographs,
-    report,
-    row,
-    write,
-)
+from floor import Contender, Row, alternate, floor, row  # beside this file, where Python looks first
+from methods import check_common, common_options, every_classifier, photographs, report, write
 from torch import Tensor
 
 from explainer.explanandum import Explanandum

@@ -16,77 +16,34 @@ Memory is what a call takes at most on top of the weights, on CUDA only.
 import argparse
 import copy
 import csv
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import distributions
-from io import StringIO
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from adapter import NoPeer
+from floor import Contender, Row, alternate, channels_last, floor, row  # beside this file, where Python looks first
+from peers import LIBRARIES, PEERS
+from torch import Tensor
 
 from explainer.attribution import AttributionMethod
-from explainer.attribution.perturb import resolved_chunk_size
 from explainer.attribution.spec import parse_method
-from explainer.capture import captured_activation
 from explainer.classifiers import build_classifier, normalisation, require_known
 from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.machine import has_native_bf16
 from explainer.network import Explainer
-from explainer.passes import Pass, recorded, totals
 from explainer.run_folder import environment
 
-METHODS = ("pami:workers=2", "rise:masks=500", "score_cam", "group_cam", "grad_cam")
-"""Those that should cost hardly more than their passes. Fewer masks than RISE's 4000 give the same ratio."""
+METHODS = (
+    *("pami:workers=2", "rise:masks=500", "score_cam", "group_cam", "grad_cam", "occlusion"),
+    *("gradient", "guided_backprop", "smooth_grad", "integrated_gradients", "full_grad:rescale=channel", "lrp", "xrai"),
+)
+"""Those that other libraries have too, and those that should cost hardly more than their passes.
 
-LIBRARIES = ("grad-cam", "torchcam", "captum", "saliency", "zennit")
-
-Row = dict[str, object]
-Call = Callable[[], object]
-Attribute = Callable[[Tensor, Tensor], object]
-"""(image [B,3,H,W], target [B]) -> maps, in whatever form a library gives them."""
-
-
-def floor(explanandum: Explanandum, passes: list[Pass], like: Tensor, target_layer: str | None = None) -> Call:
-    """A function that makes recorded passes and nothing else, on random images of the size and layout of `like`."""
-    most = max((single.images for single in passes), default=0)
-    noise = channels_last(like.new_empty(most, *like.shape[1:]).normal_())
-
-    def run() -> None:
-        for single in passes:
-            bare_pass(explanandum, noise[: single.images], single, target_layer)
-
-    return run
-
-
-def bare_pass(explanandum: Explanandum, image: Tensor, single: Pass, target_layer: str | None) -> None:
-    """Forward, and as many times backward as it was recorded, no further down than to what wanted the gradient."""
-    if not single.backward:
-        with torch.no_grad():
-            explanandum(image)
-    elif single.to_image:
-        leaf = image.detach().requires_grad_()
-        differentiate(explanandum(leaf), leaf, single.backward)
-    else:
-        with captured_activation(explanandum.model, target_layer or explanandum.target_layer) as captured:
-            logits = explanandum(image)
-        differentiate(logits, captured.value, single.backward)
-
-
-def differentiate(logits: Tensor, leaf: Tensor, times: int) -> None:
-    """The gradient of one logit an image, several times."""
-    for left in reversed(range(times)):
-        torch.autograd.grad(logits[:, 0].sum(), leaf, retain_graph=left > 0)
-
-
-def channels_last(tensor: Tensor) -> Tensor:
-    """The layout in which train.py and evaluate.py run."""
-    return tensor.contiguous(memory_format=torch.channels_last)
+Fewer masks than RISE's 4000 give the same ratio; FullGrad with the option that pytorch-grad-cam's has.
+"""
 
 
 def build(architecture: str, size: int, classes: int, device: str, *, bf16: bool) -> Explanandum:
@@ -125,164 +82,20 @@ def photographs(card: ClassifierCard, count: int, device: str) -> Tensor:
     return channels_last(((torch.cat(chosen) - mean) / std).to(device))
 
 
-def pytorch_grad_cam(kind: str, model: nn.Module, layer: str, chunk: int) -> Attribute:
-    """GradCAM, which computes the gradients of all parameters too, or ScoreCAM, as pytorch-grad-cam has them."""
-    from pytorch_grad_cam import GradCAM, ScoreCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    cam = {"GradCAM": GradCAM, "ScoreCAM": ScoreCAM}[kind](model, [model.get_submodule(layer)])
-    cam.batch_size = chunk  # which GradCAM does not read
-
-    def attribute(image: Tensor, target: Tensor) -> object:
-        with redirect_stderr(StringIO()):  # Score-CAM's progress bars
-            return cam(image, [ClassifierOutputTarget(index) for index in target.tolist()])
-
-    return attribute
-
-
-def torchcam_grad_cam(model: nn.Module, layer: str, _chunk: int) -> Attribute:
-    """Grad-CAM of torchcam, whose maps keep the layer's size."""
-    from torchcam.methods import GradCAM
-
-    cam = GradCAM(model, layer)
-    return lambda image, target: cam(target.tolist(), model(image))
-
-
-def torchcam_score_cam(model: nn.Module, layer: str, chunk: int) -> Attribute:
-    """Score-CAM of torchcam, likewise."""
-    from torchcam.methods import ScoreCAM
-
-    cam = ScoreCAM(model, layer, batch_size=chunk)
-
-    @torch.no_grad()
-    def attribute(image: Tensor, target: Tensor) -> object:
-        model(image)
-        return cam(target.tolist())
-
-    return attribute
-
-
-def captum_grad_cam(model: nn.Module, layer: str, _chunk: int) -> Attribute:
-    """Grad-CAM of captum, likewise."""
-    from captum.attr import LayerGradCam
-
-    cam = LayerGradCam(model, model.get_submodule(layer))
-    return lambda image, target: cam.attribute(image, target, relu_attributions=True)
-
-
-def zennit_lrp(model: nn.Module, _layer: str, _chunk: int) -> Attribute:
-    """LRP of zennit with the rules that ours has by default, right for torchvision's VGGs and ResNets only."""
-    from zennit.attribution import Gradient
-    from zennit.composites import EpsilonPlusFlat
-    from zennit.torchvision import ResNetCanonizer
-
-    def attribute(image: Tensor, target: Tensor) -> object:
-        with Gradient(model, EpsilonPlusFlat(canonizers=[ResNetCanonizer()])) as gradient:
-            return gradient(image, lambda logits: logits * F.one_hot(target, logits.shape[1]))
-
-    return attribute
-
-
-def saliency_xrai(model: nn.Module, _layer: str, chunk: int) -> Attribute:
-    """XRAI of its authors: 100 steps from each of two baselines, the image's lowest and highest value."""
-    import saliency.core as saliency
-
-    device = next(model.parameters()).device
-
-    def gradients(inputs: object, call_model_args: int, expected_keys: object = None) -> dict[str, object]:
-        leaf = torch.as_tensor(inputs, device=device).float().permute(0, 3, 1, 2).requires_grad_()
-        (gradient,) = torch.autograd.grad(model(leaf)[:, call_model_args].sum(), leaf)
-        return {saliency.INPUT_OUTPUT_GRADIENTS: gradient.permute(0, 2, 3, 1).cpu().numpy()}
-
-    def attribute(image: Tensor, target: Tensor) -> object:
-        pictures = image.permute(0, 2, 3, 1).cpu().numpy()
-        return [
-            saliency.XRAI().GetMask(picture, gradients, call_model_args=index, batch_size=chunk)
-            for picture, index in zip(pictures, target.tolist(), strict=True)
-        ]
-
-    return attribute
-
-
-PEERS: dict[str, dict[str, Callable[[nn.Module, str, int], Attribute]]] = {
-    "grad_cam": {
-        "pytorch-grad-cam GradCAM": partial(pytorch_grad_cam, "GradCAM"),
-        "torchcam GradCAM": torchcam_grad_cam,
-        "captum LayerGradCam": captum_grad_cam,
-    },
-    "score_cam": {
-        "pytorch-grad-cam ScoreCAM": partial(pytorch_grad_cam, "ScoreCAM"),
-        "torchcam ScoreCAM": torchcam_score_cam,
-    },
-    "lrp": {"zennit EpsilonPlusFlat": zennit_lrp},
-    "xrai": {"saliency XRAI": saliency_xrai},
-}
-"""By our method's name: what other libraries call theirs -> (model, layer, masked images of one pass) -> theirs."""
-
-
-@dataclass
-class Contender:
-    """What takes its turn: a method of ours or of another library, after a first call that was watched.
-
-    Args:
-        call: makes the maps of the batch.
-        passes: of the first call.
-        memory: that it took at most, in MiB; None without CUDA.
-    """
-
-    call: Call
-    passes: list[Pass]
-    memory: int | None
-
-    @classmethod
-    def watched(cls, model: nn.Module, call: Call, device: str) -> "Contender":
-        """Make the first call, which also warms up."""
-        before = 0
-        if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-        with recorded(model) as passes:
-            call()
-        return cls(call, passes, (torch.cuda.max_memory_allocated() - before) >> 20 if device == "cuda" else None)
-
-
 def peers(name: str, method: AttributionMethod, image: Tensor, target: Tensor) -> dict[str, Contender]:
     """The method as other libraries have it, each on its own copy of the model, where its hooks disturb nobody."""
     found: dict[str, Contender] = {}
     plain = image.contiguous()
-    for title, make in PEERS.get(name, {}).items():
+    for title, adapt in PEERS.get(name, {}).items():
         model = copy.deepcopy(method.explanandum.model).requires_grad_(True)
         model = model.to(memory_format=torch.contiguous_format)
-        layer = getattr(method, "target_layer", method.explanandum.target_layer)
         try:
-            attribute = make(model, layer, resolved_chunk_size("auto", image))
-        except ImportError as error:
+            attribute = adapt(method, model)
+        except (ImportError, NoPeer) as error:
             print(f"{title} is left out: {error}", flush=True)
             continue
         found[title] = Contender.watched(model, partial(attribute, plain, target), image.device.type)
     return found
-
-
-def alternate(calls: dict[str, Call], rounds: int, least: float, device: str) -> dict[str, list[float]]:
-    """Seconds of a call, in each of several rounds in which all calls take turns."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(seconds(call, least, device))
-    return times
-
-
-def seconds(call: Call, least: float, device: str) -> float:
-    """Mean wall time of a call, which is repeated for `least` seconds, the device synchronised."""
-    finish = torch.cuda.synchronize if device == "cuda" else torch.cpu.synchronize
-    finish()  # what came before
-    start, count, passed = time.perf_counter(), 0, 0.0
-    while passed < least or not count:
-        call()
-        finish()
-        count += 1
-        passed = time.perf_counter() - start
-    return passed / count
 
 
 def measure(text: str, explanandum: Explanandum, options: argparse.Namespace, *, bf16: bool) -> list[Row]:
@@ -304,28 +117,6 @@ def measure(text: str, explanandum: Explanandum, options: argparse.Namespace, *,
         head = {"architecture": explanandum.card.architecture, "method": name, "precision": "bf16" if bf16 else "fp32"}
         rows.append(head | row(contender, times[name], floor_times, options.batch))
     return rows
-
-
-def row(contender: Contender, times: list[float], floor_times: list[float], batch: int) -> Row:
-    """The measured columns; without times of a floor, as another library's method has none, some are blank."""
-    forward, backward = totals(contender.passes)
-    ratios = [time / bare for time, bare in zip(times, floor_times, strict=False)]
-    return {
-        "batch": batch,
-        "forward_per_image": forward / batch,
-        "backward_per_image": backward / batch,
-        "s_per_image": significant(statistics.median(times) / batch),
-        "bare_s_per_image": significant(statistics.median(floor_times) / batch) if ratios else "",
-        "ratio": round(statistics.median(ratios), 3) if ratios else "",
-        "lowest_ratio": round(min(ratios), 3) if ratios else "",
-        "highest_ratio": round(max(ratios), 3) if ratios else "",
-        "peak_memory_mib": "" if contender.memory is None else contender.memory,
-    }
-
-
-def significant(number: float) -> float:
-    """Rounded to four digits, wherever they begin."""
-    return float(f"{number:.4g}")
 
 
 def common_options(description: str | None) -> argparse.ArgumentParser:

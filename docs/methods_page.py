@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from command_line import HelpFormatter, Parser, to_dataclass
@@ -28,7 +27,7 @@ from explainer.capture import captured_activation
 from explainer.entry import run_command
 from explainer.explanandum import Explanandum
 from explainer.metrics import to_unit_range
-from explainer.report.gallery import Column, Row, caption_of, draw_gallery, truth_shades
+from explainer.report.gallery import Column, Row, caption_of, draw_gallery, save_gallery, truth_shades
 from explainer.report.tables import markdown
 from explainer.run_folder import RunFolder, require_writable
 
@@ -37,9 +36,6 @@ CANDIDATES = 4
 
 MOST_ROWS = 12
 """Methods in one picture, so that it fits a screen."""
-
-COLOURS_OF_PNG = 256
-"""As many as a palette holds."""
 
 PAPERS_SIZE = 224
 """Side in pixels of the images that the papers' lengths are meant for."""
@@ -245,10 +241,7 @@ def save_pictures(columns: list[Column], rows: list[Row], file: Path) -> list[Pa
     files = [file.with_stem(file.stem + (f"_{number}" if number > 1 else "")) for number in range(1, count + 1)]
     for index, picture in enumerate(files):
         part = rows[index * len(rows) // count : (index + 1) * len(rows) // count]
-        image = Image.fromarray(draw_gallery(columns, part))
-        palette = image.quantize(COLOURS_OF_PNG)
-        # Half the size of full colours; the dots hide the steps between the colours that are left.
-        image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(picture, optimize=True)
+        save_gallery(draw_gallery(columns, part), picture)
     return files
 
 
@@ -290,9 +283,10 @@ def layer_in_words(explanandum: Explanandum, image: Tensor) -> str:
     try:
         with torch.no_grad(), captured_activation(explanandum.model, explanandum.target_layer) as captured:
             explanandum(image)
+        maps = captured.as_maps(captured.value, image)
     except CannotExplain:
         return ""
-    cells = " × ".join(str(side) for side in captured.value.shape[2:])
+    cells = " × ".join(str(side) for side in maps.shape[2:])
     return (
         f"The classifier is `{explanandum.card.architecture}` at {image.shape[-2]} × {image.shape[-1]} pixels. The CAM "
         f"methods read its layer `{explanandum.target_layer}`, which has {cells} cells: they can't be finer than that."

@@ -101,7 +101,7 @@ class GroupCAMAugmentation(Augmentation):
 
         with captured_activation(classifier, self.layer) as captured:
             classifier(image)
-        activation = captured.value.detach()
+        activation = captured.as_maps(captured.value.detach(), image)
         return light_group_cam(probabilities, image, activation, blurred, labels, self.groups, self.chunk_size)
 
 

@@ -6,10 +6,13 @@ B images, K channels, h×w cells of the layer's output.
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
+
+from explainer.layout import to_maps
 
 ATTENTION = re.compile(r"(^|[._])(self_)?att(n|ention)", re.IGNORECASE)
 """How the modules of attention are called, in torchvision and timm."""
@@ -40,6 +43,24 @@ class LayerActivation:
         if self._value is None:
             raise CannotExplain(f"Layer '{self.layer}' did not run in the forward pass; name another target layer.")
         return self._value
+
+    def as_maps(self, value: Tensor, image: Tensor) -> Tensor:
+        """The layer's output, or what has its shape, as its gradient, as maps [n,K,h,w]; see `to_maps`.
+
+        Args:
+            value: of n of the images, the layer's axes after the first.
+            image: the images that went in, [B,3,H,W].
+
+        Raises:
+            CannotExplain: if the output is no picture of the images.
+        """
+        maps = to_maps(value, (image.shape[-2], image.shape[-1]))
+        if maps is None or len(self.value) != len(image):
+            raise CannotExplain(
+                f"A CAM method needs a layer that gives maps [B,K,h,w] or [B,h,w,K], or tokens [B,T,K] of a grid; of "
+                f"{len(image)} images '{self.layer}' gives {list(self.value.shape)}. Name another target layer."
+            )
+        return maps
 
     def keep(self, _module: nn.Module, _inputs: object, output: object) -> Tensor:
         """The forward hook: note the output, and let the model go on with a copy of it."""
@@ -90,39 +111,68 @@ def captured_activation(model: nn.Module, layer: str) -> Iterator[LayerActivatio
 
 
 def last_spatial_layer(model: nn.Module, image_size: int) -> str:
-    """Name of the last module whose output is a map [B,K,h,w] with h·w > 1, the pooling before the head left aside.
+    """Name of the last module whose output is a map, as `to_maps` knows it, of h·w > 1 cells that the logits depend on.
 
-    For torchvision's VGG-16 that is `features`, whose output is the final max-pooling's; for ResNet-50 `layer4`. The
-    keys and weights of an attention [B,heads,n,n'] are no maps: what lies in a module of that name is left aside, and a
-    map of a square image is square, and no finer than the maps before it.
+    For torchvision's VGG-16 that is `features`, whose output is the final max-pooling's; for ResNet-50 `layer4`; for a
+    vision transformer that reads its class token the LayerNorm before the last attention: after it no token but that
+    one counts. The pooling before the head is left aside, and so is what lies in an attention, whose keys and weights
+    [B,heads,n,n'] are no maps. A map of a square image is square, and no finer than the maps before it.
 
     Raises:
         CannotExplain: if no layer's output is a map.
     """
-    found: list[tuple[str, int]] = []
+    found: list[_Spatial] = []
     handles = [
-        module.register_forward_hook(_note_if_spatial(name, found))
+        module.register_forward_hook(_note_if_spatial(name, image_size, found))
         for name, module in model.named_modules()
         if name and not isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) and not ATTENTION.search(name)
     ]
     reference = next(model.parameters())
     try:
-        with torch.no_grad():
-            model(torch.zeros(1, 3, image_size, image_size, dtype=reference.dtype, device=reference.device))
+        with torch.inference_mode(False), torch.enable_grad():
+            image = torch.zeros(1, 3, image_size, image_size, dtype=reference.dtype, device=reference.device)
+            logits = model(image.requires_grad_().clone())  # a copy, which the model may change in place
+            if not found:
+                raise CannotExplain("No layer of the classifier gives a spatial map [B,K,h,w]; name a target layer.")
+            return next((one.layer for one in reversed(found) if one.reaches(logits)), found[-1].layer)
     finally:
         for handle in handles:
             handle.remove()
-    if not found:
-        raise CannotExplain("No layer of the classifier gives a spatial map [B,K,h,w]; name a target layer.")
-    return found[-1][0]
 
 
-def _note_if_spatial(name: str, found: list[tuple[str, int]]) -> Callable[[nn.Module, object, object], None]:
+@dataclass(frozen=True)
+class _Spatial:
+    """A layer whose output is a map of a square image.
+
+    Args:
+        layer: its name.
+        side: h = w.
+        output: of the layer.
+        image_size: H = W.
+    """
+
+    layer: str
+    side: int
+    output: Tensor
+    image_size: int
+
+    def reaches(self, logits: Tensor) -> bool:
+        """Whether the logits depend on its cells."""
+        if not (logits.requires_grad and self.output.requires_grad):
+            return False
+        weights = torch.arange(1.0, logits.numel() + 1).view_as(logits).to(logits)  # a sum of probabilities is constant
+        (gradient,) = torch.autograd.grad(logits, self.output, weights, retain_graph=True, allow_unused=True)
+        maps = None if gradient is None else to_maps(gradient, (self.image_size, self.image_size))
+        # Tensors without values, with which options are tried, can't be looked at.
+        return maps is not None and (maps.is_meta or bool(maps.any()))
+
+
+def _note_if_spatial(name: str, size: int, found: list[_Spatial]) -> Callable[[nn.Module, object, object], None]:
     def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-        if not isinstance(output, Tensor) or output.ndim != 4:
+        if not isinstance(output, Tensor) or (maps := to_maps(output, (size, size))) is None:
             return
-        images, _, height, width = output.shape
-        if images == 1 and height == width > 1 and (not found or height <= found[-1][1]):
-            found.append((name, height))
+        images, _, height, width = maps.shape
+        if images == 1 and height == width > 1 and (not found or height <= found[-1].side):
+            found.append(_Spatial(name, height, output, size))
 
     return hook

@@ -2,12 +2,14 @@
 
 import csv
 
+import methods
+import peers
 import pytest
 import torch
+from methods import build_method, floor, main, photographs
 from toy_models import SmallNet, freeze
 
-from benchmarks import methods
-from benchmarks.methods import build_method, floor, main, photographs
+from explainer.attribution.spec import parse_method
 from explainer.explanandum import ClassifierCard
 from explainer.passes import Pass, recorded
 
@@ -18,7 +20,8 @@ TINY = ["--architectures", "timm:test_resnet", "--size", "64", "--batch", "2", "
 def table(tmp_path_factory):
     """The rows of a small run, by method, and the notes beside them."""
     file = tmp_path_factory.mktemp("benchmark") / "methods.csv"
-    main([*TINY, "--methods", "grad_cam", "rise:masks=8", "group_cam:groups=4", "random", "--output", str(file)])
+    names = ["grad_cam", "rise:masks=8", "group_cam:groups=4", "random", "gradient", "integrated_gradients:steps=5"]
+    main([*TINY, "--methods", *names, "--output", str(file)])
     with file.open(newline="") as opened:
         return {row["method"]: row for row in csv.DictReader(opened)}, file.with_suffix(".txt").read_text()
 
@@ -35,6 +38,8 @@ def test_rows_hold_the_passes_that_the_methods_make(table):
     assert 2 < forward <= 6  # the image, the blurred one, and each group's whose map is not flat
     assert backward == 1
     assert passes(rows["random"]) == (0, 0)
+    assert passes(rows["gradient"]) == passes(rows["captum Saliency"]) == (1, 1)
+    assert passes(rows["integrated_gradients:steps=5"]) == passes(rows["captum IntegratedGradients"]) == (5, 5)
 
 
 def test_a_method_that_asks_the_classifier_has_a_ratio_to_its_floor(table):
@@ -58,6 +63,11 @@ OPTIONS = (
     "pami_window:radius=8,step=5,chunk_size=16",
     "i_gos:iterations=1,steps=3",
     "sigcam:iterations=1",
+    "occlusion:window=16,step=8,chunk_size=5",
+    *("gradient", "guided_backprop", "full_grad", "lrp"),
+    "smooth_grad:samples=3,chunk_size=4",
+    "integrated_gradients:steps=3",
+    "xrai:segments=slic,steps=2",
 )
 
 
@@ -74,6 +84,10 @@ def test_the_floor_makes_the_same_passes_as_the_method(method):
     assert [(one.images, one.backward) for one in found] == [(one.images, one.backward) for one in repeated]
     assert [one.to_image for one in found if one.backward] == [one.to_image for one in repeated if one.backward]
     assert not explanandum.model._forward_hooks
+
+
+def test_every_method_that_other_libraries_have_is_measured_if_nothing_else_is_said():
+    assert set(peers.PEERS) <= {parse_method(text).name for text in methods.METHODS}
 
 
 def test_a_gradient_to_the_layer_is_told_from_one_to_the_image():

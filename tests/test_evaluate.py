@@ -155,7 +155,8 @@ def everything(small_run, tmp_path_factory):
 def test_all_makes_every_table_that_the_data_set_allows(everything):
     output, said = everything
     tables = ["segmentation", "masking", "insertion_deletion", "pointing", "recognition", "timing", "sanity"]
-    for name in [*tables, "ablation"]:
+    pictures = ["examples", "top_classes", "curve_examples", "sanity_examples"]
+    for name in [*tables, *pictures, "ablation"]:
         assert {file.suffix for file in output.glob(f"{name}.*")} >= {".csv", ".md", ".tex"}, name
     for name in tables:
         rows = read_table(output / f"{name}_per_image.csv")
@@ -171,6 +172,8 @@ def test_the_explainer_is_not_in_the_sanity_table_and_the_pointing_table_has_its
     output, said = everything
     assert {row["method"] for row in read_table(output / "sanity.csv")} == {"grad_cam"}
     assert "Skipped: explainer in the table 'sanity'" in said
+    assert "Skipped: grad_cam in the table 'top_classes'" in said
+    assert {row["method"] for row in read_table(output / "top_classes.csv")} == {"explainer"}
     assert [row["method"] for row in read_table(output / "pointing.csv")] == [
         "explainer",
         "grad_cam",
@@ -186,6 +189,21 @@ def test_the_ablation_has_a_row_for_each_value(everything):
         ("group_cam", "groups", 1), ("group_cam", "groups", 2),
     ]  # fmt: skip
     assert rows[0]["insertion"] != rows[1]["insertion"]
+
+
+def test_figures_and_tensorboard_are_made_if_asked_for(small_run, tmp_path):
+    tables = ("--tables", "examples", "top_classes", "--examples.images", 2, "--top_classes.images", 2)
+    output, logs = tmp_path / "out", tmp_path / "logs"
+    table(small_run, output, *tables, "--figures", "--tensorboard", logs, name="examples")
+    assert {file.name for file in (output / "figures").iterdir()} == {
+        "methods.pdf", "methods.png", "top_classes.pdf", "top_classes.png",
+    }  # fmt: skip
+    assert len(list((logs / "out").glob("events.out.tfevents.*.evaluation"))) == 1
+
+
+def test_a_table_without_a_row_for_the_methods_is_an_error_that_says_why(small_run, tmp_path):
+    with pytest.raises(ValueError, match="'top_classes' has no row for grad_cam: only masks of a trained"):
+        table(small_run, tmp_path, "--methods", "grad_cam", "--tables", "top_classes")
 
 
 def test_an_ablation_without_an_option_under_test_is_an_error(small_run, tmp_path):

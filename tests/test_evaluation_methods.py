@@ -5,6 +5,7 @@ import torch
 from toy_models import SmallNet, freeze
 
 from explainer.attribution import METHODS
+from explainer.attribution.spec import deciding_options, parse_method
 from explainer.evaluation import named_method
 from explainer.network import Explainer
 
@@ -24,6 +25,7 @@ def key(text="group_cam", seed=0, precision="32-true", **resources):
         ("group_cam", "group_cam:chunk_size=2"),
         ("pami", "pami:workers=2"),
         ("pami_window", "pami_window:radius=40.0"),
+        ("pami", "pami:segmentation=all"),
     ],
 )
 def test_texts_that_say_the_same_have_one_key(text, other):
@@ -41,10 +43,17 @@ def test_texts_that_say_the_same_have_one_key(text, other):
         ("rise", "rise:masks=100"),
         ("pami_window", "pami_window:radius=[20,40]"),
         ("pami", "pami:second_run=false"),
+        ("pami", "pami:segmentation=slic"),
     ],
 )
 def test_options_that_change_a_map_change_the_key(text, other):
     assert key(text) != key(other)
+
+
+def test_an_option_that_came_later_leaves_kept_maps_valid():
+    """By the key they are found again, and it is made of the options."""
+    assert deciding_options(parse_method("pami")) == {"second_run": True, "shifts": False, "masking": "blur"}
+    assert deciding_options(parse_method("pami:segmentation=slic"))["segmentation"] == "slic"
 
 
 def test_the_key_tells_classifiers_and_precisions_apart():

@@ -96,7 +96,7 @@ def test_probabilities_follow_the_output_kind():
         ("densenet121", "features"),
         ("swin_t", "permute"),
         ("timm:test_resnet", "layer4"),
-        ("timm:test_vit", "patch_embed.proj"),  # an attention's keys [B,heads,n,d] are no map
+        ("timm:test_vit", "blocks.5.norm1"),  # behind it no token but the class token counts
     ],
 )
 def test_target_layer_is_the_last_that_gives_a_map(architecture, layer):

@@ -17,11 +17,12 @@ PARTS = (
 )
 """Of the programs, which they share or which make their files shorter."""
 OURS = {"explainer", "datamodules", "benchmarks", *PARTS, *PROGRAMS}
-OPTIONAL = {"cv2", "matplotlib", "skimage", "captum", "pycocotools"}
+OPTIONAL = {"cv2", "matplotlib", "skimage", "captum", "pycocotools", "plotly"}
 """Not needed for training a classifier and an Explainer, so importing the packages must not need them either."""
 SHARED_BY_METHODS = {
     "backward",
     "base",
+    "catalogue",
     "spec",
     "perturb",
     "cam",
@@ -123,6 +124,13 @@ def test_methods_never_import_each_other(file):
 def test_methods_and_metrics_know_the_classifier_and_masks_but_no_training(file):
     allowed = ["attribution", "metrics", "capture", "explanandum", "masking", "network"]
     for name in ours(imported_by(file)) - {"explainer"}:
+        assert any(within(name, f"explainer.{part}") for part in allowed), name
+
+
+@pytest.mark.parametrize("file", sources("explainer/sequences"), ids=named)
+def test_sequences_take_only_what_knows_no_images(file):
+    allowed = ["sequences", "attribution.pami_parts", "attribution.checks"]
+    for name in ours(imported_by(file)) - {"explainer", "explainer.attribution"}:
         assert any(within(name, f"explainer.{part}") for part in allowed), name
 
 

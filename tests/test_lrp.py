@@ -246,5 +246,5 @@ def test_transformers_and_convnext_are_refused(architecture):
 
 
 def test_inference_mode_is_refused():
-    with torch.inference_mode(), pytest.raises(CannotExplain, match=r"use torch\.no_grad"):
+    with torch.inference_mode(), pytest.raises(CannotExplain, match=r"ask it under torch\.no_grad"):
         LRP(freeze(SmallNet()))(images(), torch.tensor([0, 1]))

@@ -16,7 +16,7 @@ from toy_models import SmallNet, WindowNet, freeze
 from explainer.attribution.pami import PAMI, PAMIWindow, masking_image, to_pictures
 from explainer.attribution.pami_parts import Segments, Windows, average_over_parts, contributions
 from explainer.attribution.perturb import gaussian_blur
-from explainer.attribution.superpixels import SEGMENTATIONS, Segmenter, _pool, seeds_with_blocks, viridis
+from explainer.attribution.superpixels import ALGORITHMS, SEGMENTATIONS, Segmenter, _pool, seeds_with_blocks, viridis
 
 
 def noise(*shape, seed=0):
@@ -218,6 +218,16 @@ def test_one_run_is_what_a_loop_over_all_superpixels_gives():
     explanandum, image = freeze(SmallNet()), blocks(4)
     found = PAMI(explanandum, second_run=False)(image, torch.tensor([2]))
     torch.testing.assert_close(found[0], plain_pami(explanandum, image, 2, runs=1))
+
+
+def test_all_algorithms_together_are_the_mean_over_their_segmentations():
+    explanandum, image, target = freeze(SmallNet()), blocks(4), torch.tensor([2])
+    found = {name: PAMI(explanandum, second_run=False, segmentation=name)(image, target) for name in ALGORITHMS}
+    expected = sum(len(ALGORITHMS[name]) * value for name, value in found.items()) / len(SEGMENTATIONS)
+    torch.testing.assert_close(PAMI(explanandum, second_run=False)(image, target), expected)
+    assert len({value.sum().item() for value in found.values()}) == len(ALGORITHMS)
+    with pytest.raises(ValueError, match="Unknown segmentation 'quickshift'; choose one of: all, felzenszwalb"):
+        PAMI(explanandum, segmentation="quickshift")
 
 
 def test_the_second_run_has_the_superpixels_of_the_first_runs_map():

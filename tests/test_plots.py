@@ -201,7 +201,7 @@ def test_a_missing_number_is_a_gap(draw):
 def test_thirty_five_methods_differ_and_neighbours_in_both_colour_and_line():
     looks = [
         (style["color"], style["linestyle"])
-        for style in plots._styles([(str(number),) for number in range(35)]).values()
+        for style in plots.line_styles([(str(number),) for number in range(35)]).values()
     ]
     assert len(set(looks)) == 35
     for one, other in zip(looks, looks[1:], strict=False):

@@ -230,7 +230,8 @@ def test_a_table_without_rows_is_removed_with_its_picture(tmp_path):
     [
         ("method,image,map\nrise,a,b\n", "lacks the columns class, probability, tile; it has method, image, map"),
         ("method,image,class,probability,tile\nphotograph,a,cat,0.5,iVBORw0K\n", "no PNG in base64"),
-        ("method,image,class,probability,tile\n", "lacks photographs"),
+        ("method,image,class,probability,tile\n", "has no rows"),
+        ("method,image,class,probability,tile\nrise,a,cat,0.5,\n", "lacks photographs: it has 0 of 1"),
     ],
 )
 def test_a_file_that_can_not_be_drawn_is_told_and_the_other_figures_are_drawn(tmp_path, capsys, text, message):

@@ -59,6 +59,8 @@ class AttributionMethod(ABC):
         passes: what a map costs with the default options, in passes of one image through the classifier.
         version: of its maps; raised with a change that makes kept ones wrong.
         unit_range: True where a map is a mask in [0, 1] already, so that no figure or metric rescales it.
+        newer_options: that came when maps were already kept: at their defaults they don't count, so that those stay
+            valid.
     """
 
     paper: ClassVar[str]
@@ -66,6 +68,7 @@ class AttributionMethod(ABC):
     passes: ClassVar[str]
     version: ClassVar[int] = 1
     unit_range: ClassVar[bool] = False
+    newer_options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, explanandum: Explanandum) -> None:
         self.explanandum = explanandum

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from explainer.attribution.backward import target_gradients
 from explainer.attribution.base import SharingMethod, differentiating
-from explainer.capture import CannotExplain, captured_activation
+from explainer.capture import captured_activation
 from explainer.explanandum import Explanandum
 
 
@@ -24,13 +24,15 @@ class CAM(SharingMethod):
     """A method that reads one layer; subclasses say what they make of its activation and gradient.
 
     Maps are >= 0, resized bilinearly from the layer's h×w cells. All present classes of a batch take one forward pass,
-    and as many backward passes as an image has classes at most. A layer whose output is no map, or on which the logits
-    do not depend, raises CannotExplain when maps are asked for.
+    and as many backward passes as an image has classes at most. Of a transformer the tokens of the image are the cells.
+    A layer whose output is no map, or on which the logits do not depend, raises CannotExplain when maps are asked for.
 
     Args:
         explanandum: the classifier.
         target_layer: name of the layer read; None takes the explanandum's own, its last spatial one.
     """
+
+    version = 2  # since transformers' own layer is another one
 
     def __init__(self, explanandum: Explanandum, target_layer: str | None = None) -> None:
         super().__init__(explanandum)
@@ -51,19 +53,12 @@ class CAM(SharingMethod):
         """What `_combine` makes of each target, [N,G,h,w]."""
         with differentiating(), captured_activation(self.explanandum.model, self.target_layer) as captured:
             logits = self.explanandum(image.detach())
-            self._check(captured.value)
+            activation = captured.as_maps(captured.value.detach(), image)
             unrelated = f"The logits do not depend on layer '{self.target_layer}'; name another target layer."
             turns, cells = [], []
             for chosen, gradient in target_gradients(logits, captured.value, image_index, target, unrelated):
                 turns.append(chosen)
                 with torch.no_grad():
-                    activation = captured.value.detach()[image_index[chosen]].float()
-                    cells.append(self._combine(activation, gradient.float()))
+                    maps = captured.as_maps(gradient, image)
+                    cells.append(self._combine(activation[image_index[chosen]].float(), maps.float()))
         return torch.cat(cells)[torch.cat(turns).argsort()]
-
-    def _check(self, activation: Tensor) -> None:
-        if activation.ndim != 4:
-            raise CannotExplain(
-                f"A CAM method needs a layer that gives maps [B,K,h,w]; '{self.target_layer}' gives "
-                f"{list(activation.shape)}. Name another target layer."
-            )

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from explainer.attribution.backward import turn_of_each
-from explainer.attribution.base import SharingMethod
+from explainer.attribution.base import SharingMethod, differentiating
 from explainer.attribution.checks import number, one_of
 from explainer.attribution.relevance import Composite, RelevanceRules
-from explainer.capture import CannotExplain
 from explainer.explanandum import Explanandum
 
 
@@ -49,12 +48,10 @@ class LRP(SharingMethod):
         Raises:
             CannotExplain: if the classifier does anything that LRP has no rule for.
         """
-        if torch.is_inference_mode_enabled():
-            raise CannotExplain("LRP takes gradients, which torch.inference_mode() forbids; use torch.no_grad().")
         maps = torch.zeros(len(target), *image.shape[-2:], device=image.device)
         turn = turn_of_each(image_index)
         last = int(turn.max())
-        with torch.enable_grad(), torch.autocast(image.device.type, enabled=False):
+        with differentiating(), torch.autocast(image.device.type, enabled=False):
             rules = RelevanceRules(image, self.composite, self.epsilon)
             with rules:
                 logits = self.explanandum(rules.image)

@@ -68,7 +68,7 @@ class Occlusion(SharingMethod):
     """
 
     paper = "Zeiler and Fergus, ECCV 2014"
-    needs = "outputs"
+    needs = "outputs only"
     passes = "windows + 1 forward (224 px: 1025), for all classes"
 
     def __init__(

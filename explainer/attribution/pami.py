@@ -24,10 +24,11 @@ from explainer.attribution.perturb import (
     plain_images,
     resolved_chunk_size,
 )
-from explainer.attribution.superpixels import Labels, Picture, Segmenter, viridis
+from explainer.attribution.superpixels import ALGORITHMS, SEGMENTATIONS, Labels, Picture, Segmenter, viridis
 from explainer.explanandum import ClassifierCard, Explanandum
 
 Masking = Literal["blur", "black", "white"]
+Algorithm = Literal["all", "felzenszwalb", "slic", "seeds", "watershed"]
 Job = Callable[[], Labels]
 
 SHIFTS = ((0, 0), *((y, x) for by in (24, 30, 36) for y, x in ((by, 0), (-by, 0), (0, by), (0, -by))))
@@ -110,7 +111,7 @@ class PAMIWindow(_PAMI):
     """
 
     paper = "Shi, Zhang and Wang: PAMI, strategy I"
-    needs = "outputs"
+    needs = "outputs only"
     passes = "a forward per window (224 px: 1444), for all classes"
 
     def __init__(
@@ -159,11 +160,13 @@ class PAMI(_PAMI):
         masking: what replaces the rest of the image; blur in Sec. 3.2.2.
         chunk_size: masked images of one forward pass; auto fits the device.
         workers: processes that make superpixels while the classifier runs; 0 makes them in between.
+        segmentation: whose superpixels: all four algorithms' (Sec. 3.2.2), or one's alone (Fig. 5).
     """
 
     paper = "Shi, Zhang and Wang: PAMI, strategy II"
-    needs = "outputs"
+    needs = "outputs only"
     passes = "a forward per superpixel (some 400), for all classes; again for the second run, per class"
+    newer_options = ("segmentation",)
 
     def __init__(
         self,
@@ -173,13 +176,15 @@ class PAMI(_PAMI):
         masking: Masking = "blur",
         chunk_size: ChunkSize = "auto",
         workers: int = 0,
+        segmentation: Algorithm = "all",
     ) -> None:
         super().__init__(explanandum, masking, chunk_size)
         flag("second_run", second_run)
         flag("shifts", shifts)
+        one_of("segmentation", segmentation, get_args(Algorithm))
         self.second_run = second_run
         self.shifts = SHIFTS if shifts else SHIFTS[:1]
-        self.segmenter = Segmenter(workers)
+        self.segmenter = Segmenter(workers, ALGORITHMS.get(segmentation, SEGMENTATIONS))
 
     def _maps(self, image: Tensor, targets: Sequence[Tensor]) -> list[Tensor]:
         pictures = to_pictures(image, self.explanandum.card)

@@ -1,7 +1,7 @@
-"""PAMI's core, free of images: parts of an input, each asked about on its own; and two ways to part an image.
+"""PAMI's core, free of images: parts of an input, each asked about on its own; and two ways to part an input.
 
 An input has elements: pixels, tokens … P parts, n of one chunk, T numbers that the score function gives a part (one a
-target), H×W pixels, S segmentations.
+target), H×W pixels, L tokens, S segmentations.
 """
 
 from collections.abc import Callable
@@ -116,10 +116,10 @@ class Windows:
 
 
 class Segments:
-    """The segments of several segmentations of an image (PAMI, strategy II), those that are alike only once.
+    """The segments of several segmentations of an input (PAMI, strategy II), those that are alike only once.
 
     Args:
-        labels: of each pixel in each segmentation, integers >= 0 [S,H,W].
+        labels: of each element in each segmentation, integers >= 0: [S,H,W] for an image, [S,L] for L tokens.
 
     Attributes:
         times: how many segmentations hold each segment, [P].
@@ -128,11 +128,11 @@ class Segments:
     def __init__(self, labels: Tensor) -> None:
         layers, most = len(labels), int(labels.max()) + 1
         offset = torch.arange(layers, device=labels.device) * most
-        code = labels.long() + offset[:, None, None]
-        # Two segments are alike if the sums of their pixels' random numbers are: 64 bits leave no room for chance.
-        pixel = torch.randint(-(2**62), 2**62, labels[0].shape, generator=torch.Generator().manual_seed(0))
+        code = labels.long().flatten(1) + offset[:, None]
+        # Two segments are alike if the sums of their elements' random numbers are: 64 bits leave no room for chance.
+        element = torch.randint(-(2**62), 2**62, labels[0].shape, generator=torch.Generator().manual_seed(0))
         empty = torch.zeros(layers * most, dtype=torch.long, device=labels.device)
-        key = empty.scatter_add(0, code.flatten(), pixel.to(labels.device).repeat(layers, 1, 1).flatten())
+        key = empty.scatter_add(0, code.flatten(), element.to(labels.device).flatten().repeat(layers))
         exists = empty.bool().index_fill(0, code.flatten(), True)
         found = exists.nonzero()[:, 0]
         _, part = key[found].unique(return_inverse=True)
@@ -145,5 +145,5 @@ class Segments:
         return len(self.times)
 
     def __getitem__(self, chunk: slice, /) -> Tensor:
-        """Segments, bool [n,H,W]."""
-        return self._labels[self._layer[chunk]] == self._label[chunk, None, None]
+        """Segments, bool [n,H,W] or [n,L]."""
+        return self._labels[self._layer[chunk]] == self._label[chunk].view(-1, *[1] * (self._labels.ndim - 1))

@@ -70,7 +70,7 @@ class RISE(SharingMethod):
     """
 
     paper = "Petsiuk et al., BMVC 2018"
-    needs = "outputs"
+    needs = "outputs only"
     passes = "masks forward (4000), for all classes"
 
     def __init__(

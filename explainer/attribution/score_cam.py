@@ -19,7 +19,7 @@ from explainer.attribution.perturb import (
     min_max,
     weighted_sum,
 )
-from explainer.capture import CannotExplain, captured_activation
+from explainer.capture import captured_activation
 from explainer.explanandum import Explanandum
 
 Weighting = Literal["softmax", "increase"]
@@ -44,6 +44,7 @@ class ScoreCAM(AttributionMethod):
 
     paper = "Wang et al., CVPR Workshops 2020"
     needs = "activations"
+    version = 2  # since transformers' own layer is another one
     passes = "channels + 1 forward (VGG-16: 513), for all classes"
 
     def __init__(
@@ -90,12 +91,7 @@ class ScoreCAM(AttributionMethod):
         """The layer's output, float32 [B,K,h,w]."""
         with captured_activation(self.explanandum.model, self.target_layer) as captured:
             self.explanandum(image)
-        if captured.value.ndim != 4:
-            raise CannotExplain(
-                f"Score-CAM needs a layer that gives maps [B,K,h,w]; '{self.target_layer}' gives "
-                f"{list(captured.value.shape)}. Name another target layer."
-            )
-        return captured.value.detach().float()
+        return captured.as_maps(captured.value.detach(), image).float()
 
     def _cam(self, image: Tensor, channels: Tensor, target: Tensor) -> Tensor:
         """Maps [T,h,w] of targets [T] in one image [1,3,H,W] with its channels [K,h,w]."""

@@ -109,28 +109,35 @@ def options_of(name: str) -> dict[str, Any]:
     return {option: parameter.default for option, parameter in parameters if option not in RESOURCES}
 
 
-def deciding_options(spec: MethodSpec) -> dict[str, Any]:
-    """The options that decide what a map shows; one that equals its default (32 or 32.0) is as if it was not given."""
+def all_options(spec: MethodSpec) -> dict[str, Any]:
+    """All options; one that equals its default (32 or 32.0) is as if it was not given."""
     defaults = options_of(spec.name)
     given = {name: value for name, value in spec.options.items() if value != defaults[name]}
-    return {name: value for name, value in (defaults | given).items() if name not in DECIDE_NOTHING}
+    newer = METHODS[spec.name].newer_options
+    return {name: value for name, value in (defaults | given).items() if name in given or name not in newer}
 
 
-def method_rows() -> list[dict[str, str]]:
-    """For each method its name, source, cost and options, in words."""
-    return [
-        {
-            "method": name,
-            "paper": method.paper,
-            "needs": method.needs,
-            "passes per image": method.passes,
-            "options": ", ".join(f"{option}={_in_yaml(default)}" for option, default in options_of(name).items()),
-        }
-        for name, method in METHODS.items()
-    ]
+def deciding_options(spec: MethodSpec) -> dict[str, Any]:
+    """The options that decide what a map shows."""
+    return {name: value for name, value in all_options(spec).items() if name not in DECIDE_NOTHING}
 
 
-def _in_yaml(value: Any) -> str:
-    """As one would write it on the command line."""
+def method_row(name: str) -> dict[str, str]:
+    """A method's source, what it needs of the classifier, its cost and its options with their defaults, in words.
+
+    Raises:
+        ValueError: for an unknown method, listing the known ones.
+    """
+    method = method_class(name)
+    return {
+        "paper": method.paper,
+        "needs": method.needs,
+        "passes per image": method.passes,
+        "options": ", ".join(f"{option}={in_yaml(default)}" for option, default in options_of(name).items()),
+    }
+
+
+def in_yaml(value: Any) -> str:
+    """A value as one would write it on the command line."""
     plain = list(value) if isinstance(value, tuple) else value
     return yaml.safe_dump(plain, default_flow_style=True).removesuffix("\n...\n").strip().replace(", ", ",")

@@ -5,7 +5,7 @@ H×W pixels, S segmentations.
 
 import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache, partial
 from math import ceil
@@ -89,13 +89,15 @@ def watershed(picture: Picture, segments: int) -> Labels:
     return np.asarray(segment(sobel(rgb2gray(picture)), markers=segments, compactness=1e-4), np.int32)
 
 
-SEGMENTATIONS: tuple[Callable[[Picture], Labels], ...] = (
-    *(partial(felzenszwalb, scale=scale) for scale in (250, 200, 150, 100, 70, 50)),
-    *(partial(slic, segments=count) for count in (10, 20, 30, 40, 50, 60, 70, 80)),
-    *(partial(seeds, segments=count) for count in (10, 20, 30)),
-    *(partial(watershed, segments=count) for count in (10, 20, 30)),
-)
-"""PAMI, Table Appendix A.1: 20 segmentations."""
+Segmentation = Callable[[Picture], Labels]
+ALGORITHMS: dict[str, tuple[Segmentation, ...]] = {
+    "felzenszwalb": tuple(partial(felzenszwalb, scale=scale) for scale in (250, 200, 150, 100, 70, 50)),
+    "slic": tuple(partial(slic, segments=count) for count in (10, 20, 30, 40, 50, 60, 70, 80)),
+    "seeds": tuple(partial(seeds, segments=count) for count in (10, 20, 30)),
+    "watershed": tuple(partial(watershed, segments=count) for count in (10, 20, 30)),
+}
+SEGMENTATIONS = tuple(segment for algorithm in ALGORITHMS.values() for segment in algorithm)
+"""PAMI, Table Appendix A.1: 20 segmentations by four algorithms."""
 
 
 def viridis(values: NDArray[np.floating[Any]]) -> Picture:
@@ -116,22 +118,27 @@ class Segmenter:
         workers: processes; 0 segments in the caller's, when the labels are asked for. Workers are started with the
             first picture, serve all Segmenters of as many workers, and end with the program. They are spawned: a script
             that uses them needs the `if __name__ == "__main__":` of all scripts that do.
+        segmentations: S ways to part a picture.
     """
 
-    def __init__(self, workers: int = 0) -> None:
+    def __init__(self, workers: int = 0, segmentations: tuple[Segmentation, ...] = SEGMENTATIONS) -> None:
         whole("workers", workers, least=0)
         self.workers = workers
+        self.segmentations = segmentations
 
     def start(self, picture: Picture) -> Callable[[], Labels]:
         """Begin to segment a picture; the function returned waits for its labels [S,H,W]."""
         if not self.workers:
-            return lambda: np.stack([_labels(segment, picture) for segment in SEGMENTATIONS])
+            return lambda: np.stack([_labels(segment, picture) for segment in self.segmentations])
         try:
-            futures = [_pool(self.workers).submit(_labels, segment, picture) for segment in SEGMENTATIONS]
+            futures = self._submit(picture)
         except BrokenProcessPool:  # a worker was killed, perhaps for its memory: others may live
             _pool.cache_clear()
-            futures = [_pool(self.workers).submit(_labels, segment, picture) for segment in SEGMENTATIONS]
+            futures = self._submit(picture)
         return lambda: np.stack([future.result() for future in futures])
+
+    def _submit(self, picture: Picture) -> list[Future[Labels]]:
+        return [_pool(self.workers).submit(_labels, segment, picture) for segment in self.segmentations]
 
 
 @cache
@@ -140,7 +147,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, context, initializer=_one_thread)
 
 
-def _labels(segment: Callable[[Picture], Labels], picture: Picture) -> Labels:
+def _labels(segment: Segmentation, picture: Picture) -> Labels:
     return segment(picture).astype(np.int32)
 
 

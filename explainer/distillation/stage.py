@@ -8,6 +8,7 @@ import random
 import re
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from datamodules.batch import Batch
 from explainer.distillation.cache import Entry, TeacherMap
 from explainer.distillation.teachers import Teacher
 from explainer.evaluation.images import Images
-from explainer.evaluation.maps import MapsByPair, computed
+from explainer.evaluation.maps import MapsByPair, computed, reason_of
 from explainer.explanandum import Explanandum
 from explainer.masking import apply_mask
 from explainer.metrics import to_unit_range
@@ -29,11 +30,10 @@ IMAGES_A_SHARD = 64
 SECONDS_A_SHARD = 300.0
 """What is computed is written down after so many images, or so long: a kill loses no more than that."""
 
-PASSING = re.compile(
-    r"(OutOfMemory|Accelerator|Memory|OS|Permission|Timeout|FileNotFound|BlockingIO|BrokenPipe|Connection)Error\b"
-    r"|BrokenProcessPool|RuntimeError: (CUDA|cuDNN|CUBLAS|.*alloc_cpu|.*not enough memory)"
-)
-"""Beginnings of reasons that are none of the image's, and must not be kept as if they were."""
+PASSING = (OSError, MemoryError, BrokenExecutor, torch.OutOfMemoryError, torch.AcceleratorError)
+"""Errors of the machine, not of the image, which must not be kept as if they were the image's."""
+PASSING_MESSAGE = re.compile(r"CUDA|cuDNN|CUBLAS|.*alloc_cpu|.*not enough memory")
+"""Likewise, of errors that PyTorch gives no class of their own."""
 FLAT = "the map is flat"
 """It says nothing of the class; to pull the mask of a present class to zero would say something."""
 
@@ -149,6 +149,12 @@ def share(wanted: Classes, *parts: tuple[int, int]) -> dict[str, list[int]]:
     return {name: list(wanted[name]) for name in names}
 
 
+def is_passing(error: Exception) -> bool:
+    """Whether an error is the machine's (memory, disk, device, a killed worker) and may be gone another time."""
+    by_message = isinstance(error, RuntimeError) and PASSING_MESSAGE.match(str(error))
+    return isinstance(error, PASSING) or bool(by_message)
+
+
 def taught(teacher: Teacher, images: Images, wanted: Tensor) -> dict[str, Entry]:
     """What a teacher says of the images of a batch, as it is kept.
 
@@ -156,11 +162,17 @@ def taught(teacher: Teacher, images: Images, wanted: Tensor) -> dict[str, Entry]
         teacher: that is asked.
         images: the batch.
         wanted: bool [B,C].
+
+    Raises:
+        RuntimeError: for an error that is the machine's; nothing of the batch is kept then.
     """
-    found, failures = computed(teacher.method, images, wanted)
-    for reason in failures.values():
-        if PASSING.match(reason):
-            raise RuntimeError(f"{teacher.name} met an error that is not the image's: {reason}")
+    try:
+        found, failures = computed(teacher.method, images, wanted, raised=is_passing)
+    except Exception as error:
+        raise RuntimeError(
+            f"{teacher.name} met an error that is not the image's: {reason_of(error)}. Maps written before stay; "
+            "once the cause is mended, the same command goes on."
+        ) from error
     size = teacher.store.map_size
     entries: dict[str, Entry] = {}
     kept = compact(found, teacher.method.unit_range, size)

@@ -3,7 +3,7 @@
 B images, C classes, N maps, H×W pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,7 +160,9 @@ def _stacked(maps: MapsByPair, wanted: Tensor, images: Images, unit_range: bool)
     return ClassMaps(torch.stack(values) if values else no_maps(images.image), image_index, target, unit_range)
 
 
-def computed(method: AttributionMethod, images: Images, wanted: Tensor) -> tuple[MapsByPair, Failures]:
+def computed(
+    method: AttributionMethod, images: Images, wanted: Tensor, raised: Callable[[Exception], bool] = lambda _: False
+) -> tuple[MapsByPair, Failures]:
     """Ask the method for maps of a batch.
 
     Where all of them together fail, the images are asked one by one, and an image that fails by itself class by class,
@@ -171,6 +173,7 @@ def computed(method: AttributionMethod, images: Images, wanted: Tensor) -> tuple
         method: that is asked.
         images: the batch.
         wanted: bool [B,C]; where nothing is wanted, the method is not called.
+        raised: says of an error whether it is raised, and not told as a failure on an image.
     """
     count = int(wanted.sum())
     if count == 0:
@@ -178,13 +181,15 @@ def computed(method: AttributionMethod, images: Images, wanted: Tensor) -> tuple
     try:
         return _checked(method, images, wanted)
     except Exception as error:  # whatever a method raises: which image, and why, is told in the table
+        if raised(error):
+            raise
         if count == 1:
             index, target = wanted.nonzero()[0].tolist()
             return {}, {(index, target): reason_of(error)}
     found: MapsByPair = {}
     failures: Failures = {}
     for part in _parts(wanted):
-        maps, failed = computed(method, images, part)
+        maps, failed = computed(method, images, part, raised)
         found |= maps
         failures |= failed
     return found, failures

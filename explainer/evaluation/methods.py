@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from explainer.attribution import AttributionMethod
-from explainer.attribution.spec import deciding_options, options_of, parse_method
+from explainer.attribution.spec import all_options, deciding_options, parse_method
 from explainer.explanandum import Explanandum
 from explainer.keys import digest, digest_of_network
 
@@ -49,4 +49,4 @@ def named_method(
     key = digest(explanandum.fingerprint, spec.name, deciding_options(spec), networks, precision)
     if method.versions != [1]:  # not for the first, so that what was kept before there were versions stays valid
         key = digest(key, method.versions)
-    return NamedMethod(text, method, key, classifier, digest(key, options_of(spec.name) | spec.options))
+    return NamedMethod(text, method, key, classifier, digest(key, all_options(spec)))

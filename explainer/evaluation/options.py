@@ -5,8 +5,12 @@ from dataclasses import dataclass, field, replace
 
 from explainer.attribution import AttributionMethod
 from explainer.evaluation.tables import (
+    CurveExamplesOptions,
+    CurveExamplesTable,
     ExamplesOptions,
     ExamplesTable,
+    GalleryOptions,
+    GalleryTable,
     InsertionDeletionOptions,
     InsertionDeletionTable,
     MaskingOptions,
@@ -15,6 +19,8 @@ from explainer.evaluation.tables import (
     PointingTable,
     RecognitionOptions,
     RecognitionTable,
+    SanityExamplesOptions,
+    SanityExamplesTable,
     SanityOptions,
     SanityTable,
     SegmentationOptions,
@@ -25,6 +31,8 @@ from explainer.evaluation.tables import (
     Table,
     TimingOptions,
     TimingTable,
+    TopClassesOptions,
+    TopClassesTable,
 )
 from explainer.explanandum import Explanandum
 
@@ -40,6 +48,10 @@ TABLES: dict[str, type[Table]] = {
         SanityTable,
         ShortcutTable,
         ExamplesTable,
+        GalleryTable,
+        TopClassesTable,
+        CurveExamplesTable,
+        SanityExamplesTable,
     )
 }
 
@@ -60,6 +72,10 @@ class TableOptions:
     timing: TimingOptions = field(default_factory=TimingOptions)
     sanity: SanityOptions = field(default_factory=SanityOptions)
     examples: ExamplesOptions = field(default_factory=ExamplesOptions)
+    gallery: GalleryOptions = field(default_factory=GalleryOptions)
+    top_classes: TopClassesOptions = field(default_factory=TopClassesOptions)
+    curve_examples: CurveExamplesOptions = field(default_factory=CurveExamplesOptions)
+    sanity_examples: SanityExamplesOptions = field(default_factory=SanityExamplesOptions)
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,10 @@ def _make(name: str, options: TableOptions, setting: Setting) -> Table | None:
         return TimingTable(explanandum, options.timing, setting.training_hours)
     if name == "sanity":
         return SanityTable(explanandum, options.sanity, setting.rebuild)
+    if name == "curve_examples":
+        return CurveExamplesTable(explanandum, options.curve_examples, options.insertion_deletion)
+    if name == "sanity_examples":
+        return SanityExamplesTable(explanandum, options.sanity_examples, options.sanity, setting.rebuild)
     if name == "shortcut":
         cue = setting.shortcut_class
         return None if cue is None else ShortcutTable(explanandum, ShortcutOptions(cue))

@@ -16,8 +16,15 @@ FIGURES: dict[str, Callable[[Path, Path], None]] = {
 }
 """By the CSV file that they are made from."""
 
-ONLY_CSV = ("examples_tiles",)
-"""Files whose cells nobody can read."""
+ONLY_CSV = (
+    "examples_tiles",
+    "gallery_tiles",
+    "top_classes_tiles",
+    "curve_examples_tiles",
+    "curve_examples_curves",
+    "sanity_examples_tiles",
+)
+"""Files that are too long, or whose cells nobody can read."""
 
 
 def write_files(files: Mapping[str, list[Row]], folder: Path) -> None:

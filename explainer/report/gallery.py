@@ -4,8 +4,10 @@ H×W pixels of an image, S×S of a tile; pictures are uint8 [h,w,3], photographs
 in [0, 1].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ FOOTER = 34
 LABEL = 140
 """Pixels after which a label goes on in the next line; a single word may be longer."""
 LINE = 15
+LETTERS = 12
+"""Their size in pixels."""
 COLOURS = "inferno"
 """Of the heat: as light as it is hot, so that it reads in grey and with any colour vision."""
 HEAT = 0.65
@@ -25,6 +29,8 @@ HEAT = 0.65
 OTHERS = 0.35
 """Grey of what is in the image besides the target, where the target itself is white."""
 NO_MAP = "no map"
+COLOURS_OF_PNG = 256
+"""As many as a palette holds."""
 
 Floats = NDArray[np.floating]
 Picture = NDArray[np.uint8]
@@ -71,7 +77,7 @@ def draw_gallery(columns: list[Column], rows: list[Row]) -> Picture:
         label = [line for text in (row.name, *row.details) for line in wrapped(text, LABEL)]
         pairs = zip(row.maps, columns, strict=True)
         tiles.append((label, [_map_tile(values, column.photograph) for values, column in pairs]))
-    left = max(_text_width(line) for label, _ in tiles for line in label) + 3 * GAP
+    left = max(text_width(line) for label, _ in tiles for line in label) + 3 * GAP
     height = CAPTION + len(tiles) * (TILE + GAP) + FOOTER
     canvas = Image.new("RGB", (left + len(columns) * (TILE + GAP), height), "white")
     for across, column in enumerate(columns):
@@ -87,6 +93,13 @@ def draw_gallery(columns: list[Column], rows: list[Row]) -> Picture:
     return np.asarray(canvas)
 
 
+def save_gallery(picture: Picture, file: Path) -> None:
+    """As a PNG of few colours, half the size of one with all; dots hide the steps between the colours that are left."""
+    image = Image.fromarray(picture)
+    palette = image.quantize(COLOURS_OF_PNG)
+    image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(file, optimize=True)
+
+
 def overlay(values: Floats, photograph: Floats) -> Picture:
     """A map [H,W] in colours over the grey photograph, as a tile."""
     large = to_tile(np.repeat(values[..., None], 3, axis=2))[..., 0] / 255
@@ -97,6 +110,11 @@ def blended(values: Floats, photograph: Picture) -> Picture:
     """A map [h,w] in colours over the photograph [h,w,3] in grey."""
     grey = photograph.mean(axis=2, keepdims=True) / 255
     return _eight_bit(HEAT * heat(values) + (1 - HEAT) * grey)
+
+
+def colour_ramp(steps: int) -> Picture:
+    """The overlay's colours from 0 to 1, as they look on a grey photograph, [1,steps,3]."""
+    return _eight_bit(HEAT * heat(np.linspace(0, 1, steps)[None]) + (1 - HEAT) * 0.5)
 
 
 def heat(values: Floats) -> Floats:
@@ -122,7 +140,7 @@ def _map_tile(values: Floats | None, photograph: Floats) -> Picture:
     if values is not None:
         return overlay(values, photograph)
     blank = Image.new("RGB", (TILE, TILE), "white")
-    write(blank, ((TILE - _text_width(NO_MAP)) // 2, (TILE - LINE) // 2), NO_MAP, "dimgrey")
+    write(blank, ((TILE - text_width(NO_MAP)) // 2, (TILE - LINE) // 2), NO_MAP, "dimgrey")
     return np.asarray(blank)
 
 
@@ -134,7 +152,7 @@ def to_tile(picture: Floats) -> Picture:
 def caption_of(name: str, probability: float) -> str:
     """A class and its probability in [0, 1], which stays whole where the name is too wide for a tile."""
     number = f" {probability:.2f}"
-    return shortened(name, TILE - _text_width(number)) + number
+    return shortened(name, TILE - text_width(number)) + number
 
 
 def label_of(method: str) -> tuple[str, list[str]]:
@@ -143,19 +161,24 @@ def label_of(method: str) -> tuple[str, list[str]]:
     return name, [options.replace(",", ", ")] if options else []
 
 
-def shortened(text: str, width: float) -> str:
-    """The text itself, or its beginning and an ellipsis, if it needs more pixels than `width`."""
+def text_width(text: str, size: int = LETTERS) -> int:
+    """Pixels, rounded up."""
+    return int(np.ceil(font(size).getlength(text)))
+
+
+def shortened(text: str, width: float, measure: Callable[[str], float] = text_width) -> str:
+    """The text itself, or its beginning and an ellipsis, if it is longer than `width` in what `measure` gives."""
     kept = text
-    while kept and _text_width(kept + "…" * (kept != text)) > width:
+    while kept and measure(kept + "…" * (kept != text)) > width:
         kept = kept[:-1]
     return text if kept == text else kept + "…"
 
 
-def wrapped(text: str, width: float) -> list[str]:
-    """Lines of whole words that need no more pixels than `width`, as far as a single word doesn't."""
+def wrapped(text: str, width: float, measure: Callable[[str], float] = text_width) -> list[str]:
+    """Lines of whole words no longer than `width` in what `measure` gives, as far as a single word isn't."""
     lines: list[str] = []
     for word in text.split():
-        if lines and _text_width(f"{lines[-1]} {word}") <= width:
+        if lines and measure(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
@@ -164,20 +187,21 @@ def wrapped(text: str, width: float) -> list[str]:
 
 def _draw_scale(canvas: Image.Image, left: int, top: int) -> None:
     """The colours from 0 to 1, as they look on a grey photograph."""
-    ramp = np.linspace(0, 1, 2 * TILE)[None].repeat(FOOTER // 3, axis=0)
-    grey = np.full((*ramp.shape, 3), 0.5)
-    canvas.paste(Image.fromarray(_eight_bit(HEAT * heat(ramp) + (1 - HEAT) * grey)), (left, top))
+    ramp = colour_ramp(2 * TILE).repeat(FOOTER // 3, axis=0)
+    canvas.paste(Image.fromarray(ramp), (left, top))
     for value, text in ((0, "0"), (1, "1: matters most")):
         write(canvas, (left + value * 2 * TILE - (6 if value else 0), top + FOOTER // 3 + 2), text)
 
 
 def write(canvas: Image.Image, place: tuple[int, int], text: str, fill: str = "black") -> None:
     """Put a line of text onto a picture; `place` is its upper left corner."""
-    ImageDraw.Draw(canvas).text(place, text, fill=fill, font=ImageFont.load_default(12))
+    ImageDraw.Draw(canvas).text(place, text, fill=fill, font=font())
 
 
-def _text_width(text: str) -> int:
-    return int(np.ceil(ImageFont.load_default(12).getlength(text)))
+@cache
+def font(size: int = LETTERS) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The letters that Pillow brings along; to unpack them takes longer than to draw a word."""
+    return ImageFont.load_default(size)
 
 
 def _eight_bit(picture: Floats) -> Picture:

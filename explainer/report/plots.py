@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from explainer.report.tables import Row, read_table
+from explainer.report.columns import Numbers, groups, measured, numbers, plain, read_rows, top_of_scale, with_bounds
+from explainer.report.replaced import replaced
+from explainer.report.tables import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +42,6 @@ CURVES = {"insertion": "fraction of pixels inserted", "deletion": "fraction of p
 SIMILARITIES = {"rank_correlation": "rank correlation\n(1: equal maps)", "ssim": "SSIM\n(1: equal maps)"}
 MODES = {"cascading": "random from the output to this layer", "independent": "random in this layer only"}
 
-Numbers = NDArray[np.float64]
 Styles = dict[tuple[str, ...], dict[str, Any]]
 """How a method's line looks, by the tuple of its name."""
 
@@ -56,16 +57,16 @@ def plot_curves(csv_file: Path, picture_file: Path) -> None:
     Raises:
         ValueError: If a column is missing, or there are no rows.
     """
-    rows = _read(csv_file, ["method", "fraction", *_with_bounds(CURVES)])
-    methods = _groups(rows, "method")
-    styles, most = _styles(methods), _most(rows, CURVES)
+    rows = read_rows(csv_file, ["method", "fraction", *with_bounds(CURVES)])
+    methods = groups(rows, "method")
+    styles, most = line_styles(methods), top_of_scale(rows, CURVES)
     figure, panels = _grid(1, 2, (3.6, 3.4), styles, sharey=True)
     for axes, (name, label) in zip(panels[0], CURVES.items(), strict=True):
         for method, group in methods.items():
             ordered = sorted(group, key=lambda row: row["fraction"])
-            _line(axes, _numbers(ordered, "fraction"), ordered, name, styles[method])
+            draw_line(axes, numbers(ordered, "fraction"), ordered, name, styles[method])
         axes.set(title=name, xlabel=label, xlim=(0, 1), ylim=(0, most))
-    panels[0, 0].set_ylabel(_probability(most))
+    panels[0, 0].set_ylabel(probability_label(most))
     _save(figure, picture_file)
 
 
@@ -80,10 +81,10 @@ def plot_sanity(csv_file: Path, picture_file: Path) -> None:
     Raises:
         ValueError: If a column is missing, or there are no rows.
     """
-    rows = _read(csv_file, ["method", "mode", "depth", "layer", *_with_bounds(SIMILARITIES)])
-    modes, lines = _groups(rows, "mode"), _groups(rows, "mode", "method")
-    styles = _styles(_groups(rows, "method"), MARKERS)
-    layers = {row["depth"]: _text(row["layer"]) if row["depth"] else "none" for row in rows}
+    rows = read_rows(csv_file, ["method", "mode", "depth", "layer", *with_bounds(SIMILARITIES)])
+    modes, lines = groups(rows, "mode"), groups(rows, "mode", "method")
+    styles = line_styles(groups(rows, "method"), MARKERS)
+    layers = {row["depth"]: plain(row["layer"]) if row["depth"] else "none" for row in rows}
     depths = sorted(layers)
     longest = max(map(len, layers.values()))
     size = (min(max(1 + 0.2 * len(depths), 3.4), 9), 2.2 + LETTER * longest / len(SIMILARITIES))
@@ -94,11 +95,11 @@ def plot_sanity(csv_file: Path, picture_file: Path) -> None:
             axes.axhline(0, color="silver", linewidth=0.8, zorder=0)
             for method, style in styles.items():
                 ordered = sorted(lines.get((mode, *method), []), key=lambda row: row["depth"])
-                places = np.searchsorted(depths, _numbers(ordered, "depth")).astype(np.float64)
-                _line(axes, places, ordered, name, style)
+                places = np.searchsorted(depths, numbers(ordered, "depth")).astype(np.float64)
+                draw_line(axes, places, ordered, name, style)
     step = -(-len(depths) // TICKS)
     for (mode,), top, bottom in zip(modes, panels[0], panels[-1], strict=True):
-        top.set_title(_text(mode))
+        top.set_title(plain(mode))
         bottom.set_xlabel(MODES.get(mode, "random layer"))
         bottom.set_xticks(range(0, len(depths), step), [layers[depth] for depth in depths[::step]], rotation=90)
     _save(figure, picture_file)
@@ -116,27 +117,22 @@ def plot_ablation(csv_file: Path, picture_file: Path) -> None:
         ValueError: If a column is missing, or there are no rows.
     """
     keys = ["method", "option", "value"]
-    rows = _read(csv_file, keys)
-    measures = _measured(rows)
+    rows = read_rows(csv_file, keys)
+    measures = measured(rows)
     if not measures:
         raise ValueError(f"{csv_file} has no column with its bounds beside it, as in iou, iou_low, iou_high.")
-    studies = _groups(rows, "method", "option")
+    studies = groups(rows, "method", "option")
     most = max(len(study) for study in studies.values())
-    longest = max(len(_text(row["value"])) for row in rows)
+    longest = max(len(plain(row["value"])) for row in rows)
     size = (max(2.6, 0.9 + 0.3 * most), 2.4 + (LETTER * longest if longest > 4 else 0))
     figure, panels = _grid(len(studies), len(measures), size)
     for ((method, option), study), row_of_panels in zip(studies.items(), panels, strict=True):
-        ticks = [_text(row["value"]) for row in study]
+        ticks = [plain(row["value"]) for row in study]
         places, rotation = range(len(study)), 90 if max(map(len, ticks)) > 4 else 0
         for axes, measure in zip(row_of_panels, measures, strict=True):
-            values, low, high = (_numbers(study, name) for name in _with_bounds([measure]))
-            axes.plot(places, values, color=COLOURS[0], linestyle=":", linewidth=0.8, marker="o", markersize=4)
-            for place, bottom, top in zip(places, low, high, strict=True):
-                axes.plot([place, place], [bottom, top], color=COLOURS[0], marker="_", linewidth=1.2)
-            axes.ticklabel_format(axis="y", useOffset=False)
+            draw_values(axes, study, measure)
             axes.set_xticks(places, ticks, rotation=rotation)
-            axes.set_xlim(-0.5, len(study) - 0.5)
-            axes.set(title=_wrapped(method), xlabel=_text(option), ylabel=_text(measure.replace("_", " ")))
+            axes.set(title=_wrapped(method), xlabel=plain(option), ylabel=plain(measure.replace("_", " ")))
     _save(figure, picture_file)
 
 
@@ -151,11 +147,11 @@ def plot_masking(csv_file: Path, picture_file: Path) -> None:
     Raises:
         ValueError: If a column is missing, or there are no rows.
     """
-    rows = _read(csv_file, ["method", "target", "images", *_with_bounds(["none"])])
-    masks = _measured(rows)
-    methods = _groups(rows, "method")
-    most = _most(rows, masks)
-    longest = max(len(name) for name in [*masks, *(_text(row["target"]) for row in rows)])
+    rows = read_rows(csv_file, ["method", "target", "images", *with_bounds(["none"])])
+    masks = measured(rows)
+    methods = groups(rows, "method")
+    most = top_of_scale(rows, masks)
+    longest = max(len(name) for name in [*masks, *(plain(row["target"]) for row in rows)])
     targets = max(map(len, methods.values()))
     across = int(np.ceil(np.sqrt(len(methods))))
     size = (0.75 * len(masks) + LETTER * (longest + 6) + 0.4, 0.42 * targets + LETTER * longest + 1.0)
@@ -168,20 +164,20 @@ def plot_masking(csv_file: Path, picture_file: Path) -> None:
         axes.set_title(_wrapped(method))
     figure.supxlabel("class of the mask", fontsize=SMALL + 1)
     figure.supylabel("target (images)", fontsize=SMALL + 1)
-    figure.colorbar(image, ax=used, label=_probability(most), shrink=0.6)
+    figure.colorbar(image, ax=used, label=probability_label(most), shrink=0.6)
     _save(figure, picture_file)
 
 
 def _heat_map(axes: "Axes", rows: list[Row], masks: list[str], most: int) -> "AxesImage":
     """One method's matrix, colours from 0 to `most`; grey where there is no number."""
     values, low, high = (
-        np.stack([_numbers(rows, f"{name}{bound}") for name in masks], axis=1) for bound in ("", "_low", "_high")
+        np.stack([numbers(rows, f"{name}{bound}") for name in masks], axis=1) for bound in ("", "_low", "_high")
     )
     image = axes.imshow(np.ma.masked_invalid(values), cmap="cividis", vmin=0, vmax=most, aspect="auto")
     axes.set_facecolor("lightgrey")
     axes.axvline(0.5, color="white", linewidth=3)  # `none` is no class
-    axes.set_xticks(range(len(masks)), [_text(name) for name in masks], rotation=90)
-    axes.set_yticks(range(len(rows)), [f"{_text(row['target'])} ({_text(row['images'])})" for row in rows])
+    axes.set_xticks(range(len(masks)), [plain(name) for name in masks], rotation=90)
+    axes.set_yticks(range(len(rows)), [f"{plain(row['target'])} ({plain(row['images'])})" for row in rows])
     decimals = 2 if most == 1 else 1
     for (down, across), value in np.ndenumerate(values):
         colour = "white" if value < most / 2 else "black"
@@ -194,55 +190,30 @@ def _heat_map(axes: "Axes", rows: list[Row], masks: list[str], most: int) -> "Ax
     return image
 
 
-def _line(axes: "Axes", places: Numbers, rows: list[Row], name: str, style: dict[str, Any]) -> None:
+def draw_values(axes: "Axes", study: list[Row], measure: str) -> None:
+    """A measure over the values of an option, at equal distances, with the intervals as bars."""
+    values, low, high = (numbers(study, name) for name in with_bounds([measure]))
+    axes.plot(range(len(study)), values, color=COLOURS[0], linestyle=":", linewidth=0.8, marker="o", markersize=4)
+    for place, (bottom, top) in enumerate(zip(low, high, strict=True)):
+        axes.plot([place, place], [bottom, top], color=COLOURS[0], marker="_", linewidth=1.2)
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.set_xlim(-0.5, len(study) - 0.5)
+
+
+def draw_line(axes: "Axes", places: Numbers, rows: list[Row], name: str, style: dict[str, Any]) -> None:
     """A method's values, their interval as a light band."""
-    values, low, high = (_numbers(rows, column) for column in _with_bounds([name]))
+    values, low, high = (numbers(rows, column) for column in with_bounds([name]))
     axes.plot(places, values, **style)
     axes.fill_between(places, low, high, color=style["color"], alpha=0.12, linewidth=0)
 
 
-def _read(csv_file: Path, needed: list[str]) -> list[Row]:
-    rows = read_table(csv_file)
-    if not rows:
-        raise ValueError(f"{csv_file} has no rows; there is nothing to draw.")
-    lacking = [name for name in needed if name not in rows[0]]
-    if lacking:
-        raise ValueError(f"{csv_file} lacks the columns {', '.join(lacking)}; it has {', '.join(rows[0])}.")
-    return rows
-
-
-def _with_bounds(names: Iterable[str]) -> list[str]:
-    return [column for name in names for column in (name, f"{name}_low", f"{name}_high")]
-
-
-def _measured(rows: list[Row]) -> list[str]:
-    """The columns that have their bounds beside them."""
-    return [name for name in rows[0] if {*_with_bounds([name])} <= {*rows[0]}]
-
-
-def _groups(rows: list[Row], *names: str) -> dict[tuple[str, ...], list[Row]]:
-    """The rows by what they have in these columns, in order of appearance."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(str(row[name]) for name in names), []).append(row)
-    return groups
-
-
-def _numbers(rows: list[Row], name: str) -> Numbers:
-    """A column, NaN where a cell is empty."""
-    return np.array([np.nan if row[name] is None else row[name] for row in rows], dtype=np.float64)
-
-
-def _most(rows: list[Row], names: Iterable[str]) -> int:
-    """What these columns may reach: 1, or 100 for percentages."""
-    return 100 if any(np.nan_to_num(_numbers(rows, name)).max() > 1 for name in names) else 1
-
-
-def _probability(most: int) -> str:
+def probability_label(most: int) -> str:
+    """Of an axis that ends at 1, or at 100."""
     return "probability of the target" + (" in %" if most == 100 else "")
 
 
-def _styles(methods: Iterable[tuple[str, ...]], markers: Sequence[str] = ("",)) -> Styles:
+def line_styles(methods: Iterable[tuple[str, ...]], markers: Sequence[str] = ("",)) -> Styles:
+    """How the lines of methods look, by their names: neighbours differ in colour and line."""
     return {
         method: {
             "color": COLOURS[index % len(COLOURS)],
@@ -282,20 +253,10 @@ def _save(figure: "Figure", picture_file: Path) -> None:
         axes.tick_params(labelsize=SMALL)
         for text, points in ((axes.title, SMALL + 1), (axes.xaxis.label, SMALL), (axes.yaxis.label, SMALL)):
             text.set_fontsize(points)
-    picture_file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = picture_file.with_name(f".tmp.{picture_file.name}")  # matplotlib reads the format from the suffix
-    try:
+    with replaced(picture_file) as temporary:
         figure.savefig(temporary, dpi=min(DPI, PIXELS / max(figure.get_size_inches())))
-        temporary.replace(picture_file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _text(value: Any) -> str:
-    """As it stands in the CSV; matplotlib would take what is between dollars for a formula."""
-    return "–" if value is None else str(value).replace("$", r"\$")
 
 
 def _wrapped(method: str) -> str:
     """A method's name with its options on as many lines as they need."""
-    return textwrap.fill(_text(method.replace(",", ", ").replace(":", ": ")), LEGEND)
+    return textwrap.fill(plain(method.replace(",", ", ").replace(":", ": ")), LEGEND)

@@ -45,8 +45,8 @@ def write_table(rows: list[Row], file: Path) -> None:
         ValueError: If there are no rows, or their keys differ.
     """
     table = write_csv(rows, file)
-    _write(_beside(file, "md"), markdown(read_table(table)))
-    _write(_beside(file, "tex"), latex(read_table(table)))
+    write_text(_beside(file, "md"), markdown(read_table(table)))
+    write_text(_beside(file, "tex"), latex(read_table(table)))
 
 
 def write_csv(rows: list[Row], file: Path) -> Path:
@@ -54,7 +54,7 @@ def write_csv(rows: list[Row], file: Path) -> Path:
     _check(rows)
     file.parent.mkdir(parents=True, exist_ok=True)
     table = _beside(file, "csv")
-    _write(table, _csv(rows))
+    write_text(table, _csv(rows))
     return table
 
 
@@ -86,7 +86,7 @@ def markdown(rows: list[Row]) -> str:
     Raises:
         ValueError: If there are no rows, or their keys differ.
     """
-    columns = _columns(rows)
+    columns = shown_columns(rows)
     lines = [[_markdown_text(column.name) for column in columns]]
     lines.append(["---:" if column.numeric else "---" for column in columns])
     for cells in zip(*(column.cells for column in columns), strict=True):
@@ -103,7 +103,7 @@ def latex(rows: list[Row]) -> str:
     Raises:
         ValueError: If there are no rows, or their keys differ.
     """
-    columns = _columns(rows)
+    columns = shown_columns(rows)
     lines = [" & ".join(_latex_text(column.name) for column in columns), r"\midrule"]
     for cells in zip(*(column.cells for column in columns), strict=True):
         pairs = zip(cells, columns, strict=True)
@@ -118,21 +118,30 @@ def latex(rows: list[Row]) -> str:
     )
 
 
-class _Cell(NamedTuple):
+class Cell(NamedTuple):
     """What is shown: `interval` is empty where there is none."""
 
     text: str
     interval: str = ""
 
 
-class _Column(NamedTuple):
+class Column(NamedTuple):
+    """A column as readers see it: numbers if `numeric`, and a cell for each row."""
+
     name: str
     numeric: bool
-    cells: list[_Cell]
+    cells: list[Cell]
 
 
-def _columns(rows: list[Row]) -> list[_Column]:
-    """What is shown of the rows as the CSV would hold them, bounds folded into their values."""
+def shown_columns(rows: list[Row]) -> list[Column]:
+    """What is shown of the rows as the CSV would hold them, bounds folded into their values.
+
+    Args:
+        rows: as for `markdown`.
+
+    Raises:
+        ValueError: If there are no rows, or their keys differ.
+    """
     _check(rows)
     rows = [{name: _parsed(_written(value)) for name, value in row.items()} for row in rows]
     names = list(rows[0])
@@ -141,19 +150,19 @@ def _columns(rows: list[Row]) -> list[_Column]:
     return [_column(name, rows, folded.get(name)) for name in names if name not in bounds]
 
 
-def _column(name: str, rows: list[Row], bounds: tuple[str, str] | None) -> _Column:
+def _column(name: str, rows: list[Row], bounds: tuple[str, str] | None) -> Column:
     values = [row[name] for row in rows]
     if any(isinstance(value, str) for value in values):
-        return _Column(name, False, [_Cell(MISSING if value is None else _written(value)) for value in values])
+        return Column(name, False, [Cell(MISSING if value is None else _written(value)) for value in values])
     decimals = _decimals([row[part] for row in rows for part in (name, *(bounds or ()))])
     cells = []
     for row, value in zip(rows, values, strict=True):
         low, high = (row[bound] for bound in bounds) if bounds else (None, None)
         if value is None or low is None or high is None:
-            cells.append(_Cell(_number(value, decimals)))
+            cells.append(Cell(_number(value, decimals)))
         else:
-            cells.append(_Cell(_number(value, decimals), f"[{_bound(low, decimals)}, {_bound(high, decimals)}]"))
-    return _Column(name, True, cells)
+            cells.append(Cell(_number(value, decimals), f"[{_bound(low, decimals)}, {_bound(high, decimals)}]"))
+    return Column(name, True, cells)
 
 
 def _decimals(values: list[int | float | None]) -> int | None:
@@ -230,7 +239,7 @@ def _latex_text(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
 
 
-def _latex_number(cell: _Cell) -> str:
+def _latex_number(cell: Cell) -> str:
     """With minus signs instead of hyphens and exponents as powers of ten."""
     text = f"{cell.text} {{\\scriptsize {cell.interval}}}" if cell.interval else cell.text
     if text == MISSING:
@@ -245,7 +254,8 @@ def _beside(file: Path, suffix: str) -> Path:
     return file.with_name(f"{file.name}.{suffix}")
 
 
-def _write(file: Path, text: str) -> None:
+def write_text(file: Path, text: str) -> None:
+    """Write a text file in a folder that is there, whole or not at all."""
     temporary = file.with_name(f".{file.name}.tmp")  # the same name each time: a kill leaves at most one behind
     try:
         temporary.write_text(text, encoding="utf-8", newline="")

@@ -90,6 +90,10 @@ class Table(ABC):
         """Why the table can't be made of a split; empty if it can."""
         return ""
 
+    def refuses(self, *, is_trained: bool) -> str:
+        """Why the table has no row for a trained method, or for one that is not trained; empty if it has."""
+        return ""
+
     @abstractmethod
     def asks(self, images: Images) -> Tensor:
         """Which classes of which images it wants maps of, bool [B,C]."""

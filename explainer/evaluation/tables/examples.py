@@ -4,28 +4,22 @@ After NN-Explainer, Fig. 3-8; Group-CAM, Fig. 2 and 3; SIGCAM, Fig. 3 and 5; PAM
 B images, C classes, K channels, H×W pixels.
 """
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from datamodules.batch import VOID
 from explainer.evaluation.images import Images
 from explainer.evaluation.maps import ClassMaps
 from explainer.evaluation.measures import mean_of, summary
 from explainer.evaluation.methods import NamedMethod
 from explainer.evaluation.records import MethodScores, Row
 from explainer.evaluation.tables.base import Files, Table, at_least, grouped
-from explainer.metrics.shortcut import mass_shares
-from explainer.report.gallery import TILE, truth_shades
+from explainer.evaluation.tables.on_target import shares_on_target, truth_pictures
+from explainer.evaluation.tiles import PHOTOGRAPH, photographs, tile
+from explainer.report.tiles import GROUND_TRUTH
 
-PHOTOGRAPH = "photograph"
-GROUND_TRUTH = "ground_truth"
 FACTS = ("class", "probability")
 """What an image's rows have in common."""
 SHARES = ("on_target", "target_area")
@@ -78,7 +72,8 @@ class ExamplesTable(Table):
         """One row an image, with the scaled map as a picture."""
         scaled = maps.scaled.clamp(0, 1)
         rows = self._rows(images, scaled[:, None])
-        shares, areas = _on_target(images, scaled), _on_target(images, torch.ones_like(scaled))
+        mask, target = images.batch.mask, _target(images)
+        shares, areas = (shares_on_target(part, mask, target) for part in (scaled, torch.ones_like(scaled)))
         for one, share, area in zip(rows, shares, areas, strict=True):
             one |= {"on_target": share, "target_area": area}
         return grouped(rows, maps.image_index, len(images))
@@ -86,8 +81,11 @@ class ExamplesTable(Table):
     def score_own(self, name: str, images: Images) -> list[list[Row]]:
         """The photographs as the classifier gets them, or the ground truth, of which some images have none."""
         if name == PHOTOGRAPH:
-            return [[row] for row in self._rows(images, self._photographs(images))]
-        rows = self._rows(images, _truth(images))
+            return [[row] for row in self._rows(images, photographs(images))]
+        mask = images.batch.mask
+        if mask is None:
+            return [[] for _ in images.names]
+        rows = self._rows(images, truth_pictures(mask, _target(images)))
         return [[row] if has_mask else [] for row, has_mask in zip(rows, images.has_mask, strict=True)]
 
     def _rows(self, images: Images, pictures: Tensor) -> list[Row]:
@@ -97,14 +95,8 @@ class ExamplesTable(Table):
         return [
             {"class": self.class_name(index), "probability": value, "on_target": None, "target_area": None}
             | {"tile": tile(picture)}
-            for index, value, picture in zip(target.tolist(), probability.tolist(), pictures.cpu(), strict=True)
+            for index, value, picture in zip(target.tolist(), probability.tolist(), pictures, strict=True)
         ]
-
-    def _photographs(self, images: Images) -> Tensor:
-        """As they were before they were normalised, [B,3,H,W] in [0, 1]."""
-        card = self.explanandum.card
-        mean, std = (images.image.new_tensor(values)[:, None, None] for values in (card.mean, card.std))
-        return (images.image * std + mean).clamp(0, 1)
 
     def summarise(self, scores: Sequence[MethodScores]) -> Files:
         """A row for each method and image, without and with the pictures; empty cells where a method has no map."""
@@ -132,40 +124,3 @@ def _target(images: Images) -> Tensor:
     """The class that is asked for in each image, long [B]."""
     present = images.logits.masked_fill(~images.labels, -torch.inf).argmax(dim=1)
     return present.where(images.labels.any(dim=1), images.predicted)
-
-
-def _on_target(images: Images, maps: Tensor) -> list[float | None]:
-    """The share of each map's mass on the class asked for, maps [B,H,W] in [0, 1]; None where there is no share."""
-    mask = images.batch.mask
-    if mask is None:
-        return [None] * len(images)
-    target = mask == _target(images)[:, None, None] + 1
-    shares = mass_shares(maps.where(mask != VOID, 0.0), target, torch.zeros_like(target))["object"]
-    known = target.flatten(1).any(dim=1) & ~shares.isnan()
-    return [share if is_known else None for share, is_known in zip(shares.tolist(), known.tolist(), strict=True)]
-
-
-def _truth(images: Images) -> Tensor:
-    """The class asked for white, other objects grey, [B,1,H,W] in [0, 1]."""
-    mask = images.batch.mask
-    if mask is None:
-        return torch.zeros_like(images.image[:, :1])
-    target = mask == _target(images)[:, None, None] + 1
-    others = (mask > 0) & (mask != VOID) & ~target
-    return torch.from_numpy(truth_shades(target.cpu().numpy(), others.cpu().numpy()))[:, None]
-
-
-def tile(picture: Tensor) -> str:
-    """A picture [K,H,W] in [0, 1], grey (K = 1) or RGB, as a PNG in base64, at most `TILE` pixels a side.
-
-    Each pixel of the tile is the mean of an area, so that nothing thin falls through. Its text stays well below the
-    131072 letters that Python reads from a cell of a CSV file.
-    """
-    height, width = picture.shape[1:]
-    shrink = min(1.0, TILE / max(height, width))
-    size = [max(1, round(shrink * side)) for side in (height, width)]
-    small = F.interpolate(picture[None].float(), size, mode="area")[0]
-    pixels = (255 * small).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous()
-    written = io.BytesIO()
-    Image.fromarray(pixels.squeeze(2).numpy()).save(written, "PNG")
-    return base64.b64encode(written.getvalue()).decode()

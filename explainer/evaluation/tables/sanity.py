@@ -96,6 +96,10 @@ class SanityTable(Table):
         size = self.explanandum.card.image_size
         return "" if size >= SMALLEST_IMAGE else f"images of {size} pixels are smaller than SSIM's window"
 
+    def refuses(self, *, is_trained: bool) -> str:
+        """A trained Explainer does not change when the classifier is randomised."""
+        return "it is trained, and asks the classifier no more" if is_trained else ""
+
     def asks(self, images: Images) -> Tensor:
         """The predicted class."""
         return images.one_hot(images.predicted)
@@ -104,7 +108,7 @@ class SanityTable(Table):
         """A row for each mode and layer."""
         found: list[list[Row]] = [[] for _ in range(len(images))]
         for mode in self.options.modes:
-            for depth, layer, changed in self._maps(mode, images, maps, named):
+            for depth, layer, changed in self.changed_maps(mode, images, maps, named):
                 values = zip(*similarities(maps.maps, changed), strict=True)
                 for rows, pair in zip(found, values, strict=True):
                     rows.append(
@@ -112,7 +116,7 @@ class SanityTable(Table):
                     )
         return found
 
-    def _maps(
+    def changed_maps(
         self, mode: str, images: Images, maps: ClassMaps, named: NamedMethod
     ) -> Iterator[tuple[int, str, Tensor]]:
         """The maps of the same classes after each step."""

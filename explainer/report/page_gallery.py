@@ -1,0 +1,211 @@
+"""The gallery of the report page: all methods' maps of an image and a class, side by side.
+
+Pictures are taken as evaluate.py wrote them (base64 in `*_tiles.csv`), so that 10,000 images need no drawing. A small
+gallery is part of the page. Of a large one each image has a script file beside the page, which the browser loads when
+the image is picked: a page that was opened from disk must not fetch data, but may load scripts and pictures.
+"""
+
+import base64
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from explainer.report.gallery import heat
+from explainer.report.page_data import PER_IMAGE, TILES, Result
+from explainer.report.page_sections import BETTER
+from explainer.report.tables import Row, write_text
+from explainer.report.tiles import GROUND_TRUTH, PHOTOGRAPH
+
+SOURCES = ("gallery", "examples")
+"""Tables with pictures, the one with more of them first."""
+KINDS = {"iVBOR": "png", "UklGR": "webp", "/9j/": "jpeg"}
+"""Pictures by how they begin in base64."""
+BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+FOLDER = "gallery"
+CHUNK = re.compile(r"\d{6}\.(js|png|webp|jpeg)")
+"""Files in it."""
+
+Pictures = dict[str, dict[str, str]]
+"""Data URIs by the method and the class."""
+
+
+@dataclass
+class Picked:
+    """What the gallery shows of one image.
+
+    Args:
+        name: of the image.
+        classes: facts by name: the classifier's probability, and whether it is in the image, where that is known.
+        photograph: data URI; empty if there is none.
+        maps: by method and class; the ground truth is among them.
+        scores: texts by method, class and measure.
+    """
+
+    name: str
+    classes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    photograph: str = ""
+    maps: Pictures = field(default_factory=dict)
+    scores: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+
+
+def read_gallery(results: Sequence[Result]) -> list[Picked]:
+    """All images with pictures; methods are named after their run where there are several.
+
+    Raises:
+        ValueError: If a file lacks a column, or a picture is none.
+    """
+    images: dict[str, Picked] = {}
+    for one in results:
+        prefix = f"{one.name} · " if len(results) > 1 else ""
+        for row in _tile_rows(one):
+            name = str(row["image"])
+            _take(row, images.setdefault(name, Picked(name)), prefix)
+        _take_scores(one, images, prefix)
+    return [picked for picked in images.values() if picked.photograph]
+
+
+def _tile_rows(result: Result) -> list[Row]:
+    """Of the first table that has any; a cell may hold more than a parsed number, so that nothing is parsed."""
+    for name in SOURCES:
+        file = result.folder / f"{name}{TILES}.csv"
+        if file.is_file():
+            return read_texts(file, ("method", "image", "class", "probability", "tile"))
+    return []
+
+
+def read_texts(file: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a file with pictures, all cells as they are: nobody parses or decodes what the browser will show.
+
+    Raises:
+        ValueError: If it lacks a column.
+    """
+    with file.open(newline="", encoding="utf-8") as opened:
+        reader = csv.DictReader(opened)
+        lacking = [name for name in needed if name not in (reader.fieldnames or ())]
+        if lacking:
+            raise ValueError(f"{file} lacks the columns {', '.join(lacking)}; make the table anew.")
+        return list(reader)
+
+
+def _take(row: Mapping[str, str], picked: Picked, prefix: str) -> None:
+    method, label = row["method"], row["class"]
+    if method == PHOTOGRAPH:
+        picked.photograph = picked.photograph or data_uri(row["tile"])
+    if label:
+        picked.classes.setdefault(label, {"probability": row["probability"], "present": row.get("present", "")})
+    if method != PHOTOGRAPH and row["tile"]:
+        name = method if method == GROUND_TRUTH else f"{prefix}{method}"
+        picked.maps.setdefault(name, {})[label] = data_uri(row["tile"])
+
+
+def data_uri(tile: str) -> str:
+    """A picture in base64 -> what an `img` takes; empty stays empty.
+
+    Raises:
+        ValueError: If it is no picture: what a page shows must not be anything else.
+    """
+    if not tile:
+        return ""
+    kind = next((kind for begin, kind in KINDS.items() if tile.startswith(begin)), None)
+    if kind is None or not BASE64.fullmatch(tile):
+        raise ValueError(f"'{tile[:12]}…' is no PNG, WebP or JPEG in base64; make the table with the pictures anew.")
+    return f"data:image/{kind};base64,{tile}"
+
+
+def _take_scores(result: Result, images: Mapping[str, Picked], prefix: str) -> None:
+    """From the scores of every image those of the gallery's; as texts, exactly as they are in the CSV file."""
+    for file in sorted(result.folder.glob(f"*{PER_IMAGE}.csv")):
+        with file.open(newline="", encoding="utf-8") as opened:
+            reader = csv.DictReader(opened)
+            names = [name for name in reader.fieldnames or () if name in BETTER]
+            for row in reader:
+                if names and row.get("image") in images and not row.get("classifier"):
+                    found = {name: row[name] for name in names if row[name]}
+                    of_method = images[row["image"]].scores.setdefault(f"{prefix}{row['method']}", {})
+                    of_method.setdefault(row.get("class") or "", {}).update(found)
+
+
+def methods_of(gallery: Sequence[Picked]) -> list[str]:
+    """Names of the tiles in order of appearance, the ground truth first."""
+    names = dict.fromkeys(name for picked in gallery for name in picked.maps)
+    return sorted(names, key=lambda name: name != GROUND_TRUTH)
+
+
+def index_of(gallery: Sequence[Picked], *, beside: bool) -> dict[str, Any]:
+    """What the page must know before an image is picked.
+
+    Args:
+        gallery: the images.
+        beside: whether their pictures lie in files beside the page.
+    """
+    return {
+        "methods": methods_of(gallery),
+        "images": [
+            {
+                "name": picked.name,
+                "classes": [{"name": name, **facts} for name, facts in picked.classes.items()],
+                "thumbnail": f"{FOLDER}/{_photograph_name(number, picked)}" if beside else picked.photograph,
+            }
+            for number, picked in enumerate(gallery)
+        ],
+    }
+
+
+def content_of(picked: Picked) -> dict[str, Any]:
+    """What the page must know of an image that is picked."""
+    return {"photograph": picked.photograph, "maps": picked.maps, "scores": picked.scores}
+
+
+def heat_table(stops: int = 17) -> dict[str, str]:
+    """The colours of heat as a filter of SVG takes them, by channel, and as a gradient of CSS."""
+    colours = heat(np.linspace(0, 1, stops))
+    channels = dict(zip(("red", "green", "blue"), colours.T, strict=True))
+    texts = {name: " ".join(f"{value:.3f}" for value in values) for name, values in channels.items()}
+    steps = (f"rgb({', '.join(f'{100 * part:.1f}%' for part in colour)})" for colour in colours)
+    return texts | {"gradient": ", ".join(steps)}
+
+
+def size_of(gallery: Sequence[Picked]) -> int:
+    """Bytes of all pictures."""
+    return sum(
+        len(picked.photograph) + sum(len(uri) for maps in picked.maps.values() for uri in maps.values())
+        for picked in gallery
+    )
+
+
+def write_chunks(gallery: Sequence[Picked], folder: Path) -> None:
+    """A script with the maps, and the photograph, of each image; files of an older gallery are removed.
+
+    Args:
+        gallery: the images.
+        folder: of the page.
+    """
+    remove_chunks(folder)
+    beside = folder / FOLDER
+    beside.mkdir(parents=True, exist_ok=True)
+    for number, picked in enumerate(gallery):
+        text = json.dumps(content_of(picked), ensure_ascii=True)
+        write_text(beside / f"{number:06}.js", f"explainerGallery.put({number}, {text});\n")
+        photograph = base64.b64decode(picked.photograph.partition(",")[2])
+        (beside / _photograph_name(number, picked)).write_bytes(photograph)
+
+
+def remove_chunks(folder: Path) -> None:
+    """Remove what an earlier gallery of the page left beside it; files that it did not write stay."""
+    beside = folder / FOLDER
+    for file in beside.glob("*.*"):
+        if CHUNK.fullmatch(file.name):
+            file.unlink()
+    if beside.is_dir() and not any(beside.iterdir()):
+        beside.rmdir()
+
+
+def _photograph_name(number: int, picked: Picked) -> str:
+    kind = picked.photograph.partition(";")[0].rpartition("/")[2]
+    return f"{number:06}.{kind}"
