@@ -1,7 +1,7 @@
 """Learned explanations of image classifiers: the Explainer, other attribution methods, and their evaluation.
 
 ```python
-from explainer import METHODS, AttributionCallback, ClassifierCard, Explainer, Explanandum
+from explainer import METHODS, AttributionCallback, ClassifierCard, Explainer, Explanandum, explain_image
 ```
 
 Each of these names is imported when it is first asked for: a program that needs one part does not wait for the others.
@@ -15,9 +15,18 @@ if TYPE_CHECKING:
     from explainer.explanandum import ClassifierCard, Explanandum
     from explainer.library.callback import AttributionCallback
     from explainer.library.explanation import Explanation
+    from explainer.library.one_image import explain_image
     from explainer.library.pretrained import Explainer
 
-__all__ = ["METHODS", "AttributionCallback", "ClassifierCard", "Explainer", "Explanandum", "Explanation"]
+__all__ = [
+    "METHODS",
+    "AttributionCallback",
+    "ClassifierCard",
+    "Explainer",
+    "Explanandum",
+    "Explanation",
+    "explain_image",
+]
 
 _HOMES = {
     "METHODS": "attribution",
@@ -26,6 +35,7 @@ _HOMES = {
     "Explainer": "library.pretrained",
     "Explanandum": "explanandum",
     "Explanation": "library.explanation",
+    "explain_image": "library.one_image",
 }
 
 

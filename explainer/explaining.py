@@ -6,6 +6,7 @@ B images, C classes, S×S pixels of an image as the classifier sees it, H×W of 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.batch import Batch
-from datamodules.images import upright_rgb
+from datamodules.images import BadImageError, load_image, upright_rgb
 from datamodules.sample import Sample
 from datamodules.transforms import SampleTransform
 from explainer.attribution import AttributionMethod, CannotExplain
@@ -47,7 +48,7 @@ class ScoredClass:
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class PhotographMaps:
     """What a method says of a photograph.
 
     Args:
@@ -90,6 +91,18 @@ class Explanation:
         return enlarged(torch.stack(maps).amax(dim=0), self.photograph.size)
 
 
+def open_photograph(file: Path | str) -> Image.Image:
+    """An image file as RGB, upright.
+
+    Raises:
+        ValueError: if there is none, or it cannot be used; the message says why.
+    """
+    try:
+        return load_image(file)
+    except BadImageError as error:
+        raise ValueError(error.complaint) from error
+
+
 def prepare(photograph: Image.Image, card: ClassifierCard) -> Tensor:
     """An RGB photograph as the classifier wants it, squashed and normalised just as in training: float32 [3,S,S]."""
     transform = SampleTransform(card.image_size, card.mean, card.std)
@@ -112,8 +125,10 @@ def classes_to_explain(probabilities: Tensor, output: OutputKind, top: int = TOP
     return torch.zeros_like(probabilities, dtype=torch.bool).scatter_(1, best, True) | recognised(probabilities, output)
 
 
-def class_indices(wanted: Sequence[str], classes: Sequence[str]) -> list[int]:
+def class_indices(wanted: Sequence[str | int], classes: Sequence[str]) -> list[int]:
     """Classes by their names, or by the numbers of the classifier's outputs (from 0) -> indices, each once.
+
+    A number may be text, as on a command line, unless a class has it as its name.
 
     Raises:
         ValueError: for a class that there is not, naming the closest ones; for a name that several classes have.
@@ -121,7 +136,10 @@ def class_indices(wanted: Sequence[str], classes: Sequence[str]) -> list[int]:
     return list(dict.fromkeys(_class_index(name, classes) for name in wanted))
 
 
-def _class_index(name: str, classes: Sequence[str]) -> int:
+def _class_index(wanted: str | int, classes: Sequence[str]) -> int:
+    if isinstance(wanted, int) and 0 <= wanted < len(classes):
+        return wanted
+    name = str(wanted)
     found = [index for index, known in enumerate(classes) if known == name]
     if len(found) == 1:
         return found[0]
@@ -158,10 +176,10 @@ def class_probabilities_of(images: Tensor, explanandum: Explanandum) -> Tensor:
 
 def explain_prepared(
     photographs: Sequence[Image.Image], images: Tensor, probabilities: Tensor, wanted: Tensor, method: AttributionMethod
-) -> list[Explanation]:
+) -> list[PhotographMaps]:
     """Explain a batch of photographs that are prepared and scored already, so that several methods can share that.
 
-    A method that fails on an image, or on a class of it, fails there alone; the explanation says why.
+    A method that fails on an image, or on a class of it, fails there alone; the maps say why.
 
     Args:
         photographs: the B photographs.
@@ -177,7 +195,7 @@ def explain_prepared(
     kept = {pair: value.cpu() for pair, value in scaled.items()}
     card = method.explanandum.card
     return [
-        Explanation(
+        PhotographMaps(
             photograph,
             _scored(probabilities[image], wanted[image], card),
             {target: value for (index, target), value in kept.items() if index == image},
@@ -195,9 +213,9 @@ def _scored(probabilities: Tensor, wanted: Tensor, card: ClassifierCard) -> tupl
     return tuple(ScoredClass(index, card.classes[index], values[index], seen[index]) for index in indices)
 
 
-def explain_image(
-    photograph: Image.Image, method: AttributionMethod, classes: Sequence[str] = (), top: int = TOP
-) -> Explanation:
+def explain_photograph(
+    photograph: Image.Image, method: AttributionMethod, classes: Sequence[str | int] = (), top: int = TOP
+) -> PhotographMaps:
     """Explain one photograph of any size and mode, on the device that the method's classifier is on.
 
     Args:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from explainer.explaining import Explanation, ScoredClass
+from explainer.explaining import PhotographMaps, ScoredClass
 from explainer.files import whole, write_whole
 from explainer.report.gallery import Floats, caption_of
 from explainer.report.sheet import MOST, Block, Tile, draw_sheet, overlay_picture, shrunk
@@ -26,7 +26,7 @@ LARGEST_JPEG = 65_535
 """Pixels of a side, which the format can't exceed."""
 SUMMARY = "explanations.json"
 
-ByMethod = Mapping[str, Explanation]
+ByMethod = Mapping[str, PhotographMaps]
 """Explanations of the same photograph, by the methods' names."""
 
 
@@ -86,7 +86,7 @@ class ExplanationFiles:
         write_whole(self.folder / SUMMARY, json.dumps(content, indent=1, ensure_ascii=False))
         return self.folder / SUMMARY
 
-    def _write_method(self, place: str, explanation: Explanation) -> tuple[dict[str, Any], list[Tile]]:
+    def _write_method(self, place: str, explanation: PhotographMaps) -> tuple[dict[str, Any], list[Tile]]:
         """One class after the other: of a large photograph with many classes not all masks fit into memory."""
         classes, tiles, arrays = [], [], []
         for one in explanation.classes:
@@ -130,7 +130,7 @@ class ExplanationFiles:
             picture.save(beside, "PNG", compress_level=1)  # a fifth of the time for a fifth more bytes
         return place
 
-    def _save_arrays(self, place: str, explanation: Explanation, masks: Sequence[Floats]) -> str:
+    def _save_arrays(self, place: str, explanation: PhotographMaps, masks: Sequence[Floats]) -> str:
         """The masks as they are, float32 [K,H,W], with the classes' names and probabilities [K]."""
         mapped = [one for one in explanation.classes if one.index in explanation.maps]
         with whole(self.folder / place / "masks.npz") as beside, beside.open("wb") as opened:
@@ -153,7 +153,7 @@ def _caption(one: ScoredClass) -> str:
     return caption_of(one.name + "*" * one.recognised, one.probability)
 
 
-def _block(method: str, explanation: Explanation, class_tiles: Sequence[Tile]) -> Block:
+def _block(method: str, explanation: PhotographMaps, class_tiles: Sequence[Tile]) -> Block:
     """Photograph, target mask, class masks."""
     tiles = [Tile("photograph", shrunk(explanation.photograph))]
     if explanation.maps:

@@ -255,7 +255,7 @@ def test_what_cannot_work_is_an_error_before_training(options, message):
 
 
 def test_a_missing_file_is_an_error_before_training(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing\.jpg"):
+    with pytest.raises(ValueError, match=r"nothing\.jpg: there is no such file\.$"):
         AttributionCallback(images=[tmp_path / "nothing.jpg"], card=card())
 
 

@@ -17,7 +17,7 @@ from explainer.explaining import (
     class_probabilities_of,
     classes_to_explain,
     enlarged,
-    explain_image,
+    explain_photograph,
     explain_prepared,
     prepare,
     recognised,
@@ -51,7 +51,7 @@ def photograph(size=(90, 40), box=(60, 10, 90, 20), mode="RGB"):
 
 @pytest.mark.parametrize("size", [(90, 40), (7, 300), (20, 20), (1, 1)])
 def test_the_mask_has_the_photographs_own_size(method, size):
-    explanation = explain_image(Image.new("RGB", size, "white"), method)
+    explanation = explain_photograph(Image.new("RGB", size, "white"), method)
     width, height = size
     assert explanation.mask(0).shape == explanation.target_mask().shape == (height, width)
     assert explanation.mask(0).dtype == torch.float32
@@ -59,7 +59,7 @@ def test_the_mask_has_the_photographs_own_size(method, size):
 
 
 def test_the_mask_lies_where_the_thing_lies_in_the_photograph(method):
-    mask = explain_image(photograph(), method, ["cat"]).mask(0)
+    mask = explain_photograph(photograph(), method, ["cat"]).mask(0)
     truth = torch.from_numpy(np.asarray(photograph(mode="L")) / 255)
     assert mask[12:18, 64:86].min() > 0.9
     assert mask[truth == 0].mean() < 0.05
@@ -74,21 +74,21 @@ def test_a_turned_photograph_is_explained_upright(method, tmp_path):
     exif[0x0112] = 6  # to be turned clockwise by a quarter
     turned.save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as opened:
-        explanation = explain_image(opened, method, ["cat"])
+        explanation = explain_photograph(opened, method, ["cat"])
     assert explanation.photograph.size == (90, 40)
-    torch.testing.assert_close(explanation.mask(0), explain_image(photograph(), method, ["cat"]).mask(0))
+    torch.testing.assert_close(explanation.mask(0), explain_photograph(photograph(), method, ["cat"]).mask(0))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
 def test_every_mode_is_the_same_picture(method, mode):
-    expected = explain_image(photograph(), method, ["cat"]).mask(0)
-    torch.testing.assert_close(explain_image(photograph(mode=mode), method, ["cat"]).mask(0), expected)
+    expected = explain_photograph(photograph(), method, ["cat"]).mask(0)
+    torch.testing.assert_close(explain_photograph(photograph(mode=mode), method, ["cat"]).mask(0), expected)
 
 
 def test_a_16_bit_picture_is_no_white_sheet(method):
     deep = Image.fromarray(np.asarray(photograph(mode="L")).astype(np.uint16) * 257)
-    expected = explain_image(photograph(), method, ["cat"]).mask(0)
-    torch.testing.assert_close(explain_image(deep, method, ["cat"]).mask(0), expected)
+    expected = explain_photograph(photograph(), method, ["cat"]).mask(0)
+    torch.testing.assert_close(explain_photograph(deep, method, ["cat"]).mask(0), expected)
 
 
 def test_an_image_is_prepared_just_as_a_data_set_prepares_it(tmp_path):
@@ -121,11 +121,11 @@ def test_explained_are_the_most_probable_and_all_recognised():
 
 
 def test_the_most_probable_class_comes_first_and_the_target_mask_merges_the_recognised(method):
-    explanation = explain_image(photograph(box=(0, 0, 90, 40)), method)
+    explanation = explain_photograph(photograph(box=(0, 0, 90, 40)), method)
     values = [one.probability for one in explanation.classes]
     assert values == sorted(values, reverse=True)
     assert all(one.recognised for one in explanation.target_classes)
-    dark = explain_image(Image.new("RGB", (9, 9)), Brightness(freeze(WindowNet(), output="single_label")))
+    dark = explain_photograph(Image.new("RGB", (9, 9)), Brightness(freeze(WindowNet(), output="single_label")))
     assert [one.index for one in dark.target_classes] == [dark.classes[0].index]
 
 
@@ -152,7 +152,7 @@ def test_a_method_that_fails_on_a_class_says_so_and_keeps_the_others(method):
     with pytest.raises(CannotExplain, match="not this class"):
         explanation.mask(1)
     with pytest.raises(CannotExplain, match="not this class"):
-        explain_image(image, method, ["dog"])
+        explain_photograph(image, method, ["dog"])
 
 
 def test_a_batch_is_explained_as_its_photographs_one_by_one():
@@ -164,7 +164,7 @@ def test_a_batch_is_explained_as_its_photographs_one_by_one():
     wanted = torch.tensor([[True, False, False], [False, True, True]])
     batch = explain_prepared(photographs, images, probabilities, wanted, method)
     for image, together, names in zip(photographs, batch, (["cat"], ["dog", "hen"]), strict=True):
-        alone = explain_image(image, method, names)
+        alone = explain_photograph(image, method, names)
         assert [one.index for one in alone.classes] == [one.index for one in together.classes]
         for index in alone.maps:
             torch.testing.assert_close(alone.maps[index], together.maps[index])

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from toy_models import SIZE, SmallNet, card, freeze
 
 import explainer
-from explainer import METHODS, ClassifierCard, Explainer, network
+from explainer import METHODS, ClassifierCard, Explainer, explain_image, network
 from explainer.evaluation.methods import named_method
 from explainer.library.model_card import model_card
 from explainer.library.origin import Origin
@@ -322,6 +322,23 @@ def test_images_of_any_mode_are_explained_and_left_as_they_were(photo, mode):
 def test_an_unknown_class_lists_the_known_ones(photo, asked):
     with pytest.raises(ValueError, match="Unknown class .*cat, dog, hen"):
         small_explainer(card=card()).explain(photo, [asked])
+
+
+def test_any_method_explains_an_image_of_any_size_in_the_order_of_the_question(photo):
+    explanandum = freeze(SmallNet())
+    shown = explain_image(photo, METHODS["occlusion"](explanandum, window=6, step=3), ["hen", 0])
+    assert shown.classes == ["hen", "cat"]
+    assert shown.masks.shape == (2, HEIGHT, WIDTH)
+    expected = small_explainer(explanandum=explanandum).explain(photo, ["hen", 0])
+    np.testing.assert_allclose(shown.scores, expected.scores, rtol=1e-5)
+
+
+def test_unasked_any_method_explains_the_most_probable_class(photo):
+    gradient = METHODS["gradient"](freeze(SmallNet(), output="single_label"))
+    shown = explain_image(photo, gradient, top=1)
+    everything = explain_image(photo, gradient, top=3)
+    assert shown.classes == everything.classes[:1]
+    assert everything.scores[0] == max(everything.scores)
 
 
 def test_a_class_that_was_not_asked_for_has_no_mask(photo):

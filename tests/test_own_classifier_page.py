@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from own_code import no_own_code
+from PIL import Image
 
 import evaluate
 import explain
 import train
+from explainer import Explainer, own_classifier
 
 __all__ = ["no_own_code"]
 PAGE = (Path(__file__).parents[1] / "docs" / "own_classifier.md").read_text()
@@ -91,6 +93,11 @@ def test_the_page_can_be_followed_from_its_beginning_to_its_end(folder, capsys):
     for name in named:
         assert list((folder / "compared").glob(f"**/{name}")), name
     assert (folder / "runs" / "own" / "evaluation" / "insertion_deletion.csv").is_file()
+    own_classifier._IN_USE.clear()  # another process would know nothing of the code
+    with pytest.raises(ValueError, match="runs only if you name it"):
+        Explainer.from_run("runs/own")
+    loaded = Explainer.from_run("runs/own", code="classifier.py:make_model")
+    assert loaded.explain(Image.new("RGB", (9, 5))).scores is not None
 
 
 def test_whoever_follows_the_page_but_forgets_to_name_the_code_is_told_so(folder):

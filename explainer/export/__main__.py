@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from explainer.entry import run_command
+from explainer.explaining import class_indices
 from explainer.export.check import TOLERANCE, batches, differences, photographs
 from explainer.export.formats import INPUT, OUTPUT, SUFFIXES, Format, exported, opened, require_onnx, write
 from explainer.export.model import DTYPES, MaskModel, Precision
 from explainer.files import write_whole
-from explainer.library.one_image import class_index
 from explainer.library.pretrained import Explainer
 
 PACKAGES: dict[Format, tuple[str, ...]] = {"onnx": ("torch", "onnx", "onnxscript", "onnxruntime"), "torch": ("torch",)}
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> Path:
     refuse_what_cannot_run(options.format, options.precision)
     pictures = photographs(options.images)
     explainer = Explainer.from_run(options.run, explanandum=False) if options.run else _pretrained(options.pretrained)
-    indices = None if options.classes is None else [class_index(explainer.card, name) for name in options.classes]
+    indices = None if options.classes is None else class_indices(options.classes, explainer.card.classes)
     model = MaskModel(explainer, explainer.card, indices).eval()
     file = options.output or (options.run or Path()) / f"explainer{SUFFIXES[options.format]}"
     notes = describe(explainer, indices, options.precision)

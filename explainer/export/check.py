@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
+from explainer.explaining import open_photograph
 from explainer.export.formats import SMALLEST, Run
 from explainer.export.model import Precision
 
@@ -23,10 +23,10 @@ def photographs(files: Sequence[Path]) -> list[Tensor]:
     """RGB [3,H,W] in [0, 1]; without files those that come with scikit-image.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        ValueError: if there is no such file, or it is no image that can be used.
     """
     if files:
-        pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+        pictures = [np.asarray(open_photograph(file)) for file in files]
     else:
         from skimage import data
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from explainer.attribution.checks import whole
 from explainer.attribution.spec import parse_method
+from explainer.explaining import open_photograph, prepare
 from explainer.explanandum import ClassifierCard, Explanandum
-from explainer.library.one_image import prepared, upright
 from explainer.library.untouched import untouched
 from explainer.metrics.scaling import to_unit_range
 from explainer.report.gallery import Column, Floats, Picture, Row, caption_of, draw_gallery, label_of
@@ -47,8 +46,7 @@ class AttributionCallback(Callback):
         tag: of the picture in TensorBoard.
 
     Raises:
-        ValueError: for an unknown method, one that must be trained, or paths without a card.
-        FileNotFoundError: if there is no such image.
+        ValueError: for an unknown method, one that must be trained, paths without a card, or unreadable images.
     """
 
     def __init__(
@@ -164,11 +162,7 @@ def _opened(images: Tensor | Sequence[str | Path], card: ClassifierCard | None) 
         return list(images.detach().cpu().clone())
     if card is None:
         raise ValueError("Paths of images need a card=ClassifierCard(...), which says how they are prepared.")
-    pictures = []
-    for path in images:
-        with Image.open(path) as opened:
-            pictures.append(prepared(upright(opened), card)[0])
-    return pictures
+    return [prepare(open_photograph(path), card) for path in images]
 
 
 def _images_in(batch: Any) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""From a PIL image of any size to masks of that size.
+"""From a PIL image of any size to masks of that size, ready to be looked at.
 
 C classes, N that are asked for, h×w cells of the network's output, H×W pixels of the image itself.
 """
@@ -7,45 +7,46 @@ from collections.abc import Sequence
 
 import torch
 from PIL import Image
-from torch import Tensor
 
+from explainer.attribution import AttributionMethod
 from explainer.attribution.base import evaluating
-from explainer.explaining import prepare, upright_rgb
+from explainer.explaining import TOP, class_indices, explain_photograph, prepare, upright_rgb
 from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.library.explanation import Explanation
 from explainer.masking import CoarseLogits, probability
 from explainer.network import Explainer
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """An image of any mode in RGB, turned as its EXIF orientation says, just as files of data sets are read."""
-    return upright_rgb(image)
+def explain_image(
+    image: Image.Image, method: AttributionMethod, classes: Sequence[str | int] | None = None, *, top: int = TOP
+) -> Explanation:
+    """Where a classifier looks, by any attribution method, at the image's own size.
 
-
-def prepared(image: Image.Image, card: ClassifierCard) -> Tensor:
-    """An RGB image squashed and normalised as the data sets do it, [1,3,image_size,image_size]."""
-    return prepare(image, card)[None]
-
-
-def class_index(card: ClassifierCard, asked: str | int) -> int:
-    """Index of a class that is given by name or by index.
+    Args:
+        image: of any mode and size; turned as its EXIF orientation says.
+        method: as in `METHODS["grad_cam"](explanandum)`; it knows its classifier.
+        classes: names or indices; None takes the `top` most probable ones and all that the classifier recognises.
+        top: how many, at least.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: for an unknown class.
+        CannotExplain: if the method fails on one of the classes.
     """
-    if isinstance(asked, str) and asked in card.classes:
-        return card.classes.index(asked)
-    if isinstance(asked, int) and 0 <= asked < len(card.classes):
-        return asked
-    raise ValueError(f"Unknown class {asked!r}; give a name or an index of: {_listed(card.classes)}.")
-
-
-def _listed(classes: Sequence[str], most: int = 20) -> str:
-    return ", ".join(classes[:most]) + (f" and {len(classes) - most} more" if len(classes) > most else "")
+    found = explain_photograph(image, method, classes or (), top)
+    chosen = found.classes
+    if classes:  # in the order of the question
+        scored = {one.index: one for one in found.classes}
+        chosen = tuple(scored[index] for index in class_indices(classes, method.explanandum.card.classes))
+    return Explanation(
+        found.photograph,
+        [one.name for one in chosen],
+        torch.stack([found.mask(one.index) for one in chosen]).numpy(),
+        torch.tensor([one.probability for one in chosen]).numpy(),
+    )
 
 
 @torch.no_grad()
-def explain_image(
+def explain_at_once(
     image: Image.Image,
     network: Explainer,
     card: ClassifierCard,
@@ -53,7 +54,7 @@ def explain_image(
     classes: Sequence[str | int] | None,
     top: int,
 ) -> Explanation:
-    """Masks at the image's own size; of all others only the network's cells are computed.
+    """The Explainer's masks, enlarged from the network's cells straight to the image, with or without its classifier.
 
     Args:
         image: of any mode and size; turned as its EXIF orientation says.
@@ -66,10 +67,10 @@ def explain_image(
     Raises:
         ValueError: for an unknown class.
     """
-    shown = upright(image)
-    indices = None if classes is None else [class_index(card, asked) for asked in classes]
+    shown = upright_rgb(image)
+    indices = None if classes is None else class_indices(classes, card.classes)
     parameter = next(network.parameters())
-    pixels = prepared(shown, card).to(parameter)
+    pixels = prepare(shown, card)[None].to(parameter)
     with evaluating(network):
         cells = network(pixels, enlarged=False)
     scores = None if explanandum is None else explanandum.probabilities(explanandum(pixels))[0]

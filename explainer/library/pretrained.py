@@ -15,13 +15,14 @@ from torch import Tensor
 
 from explainer import network
 from explainer.classifiers import require_known
+from explainer.explaining import prepare, upright_rgb
 from explainer.explanandum import ClassifierCard, Explanandum, read_card
 from explainer.files import write_whole
 from explainer.library.explanation import Explanation
 from explainer.library.model_card import model_card
-from explainer.library.one_image import explain_image, prepared, upright
+from explainer.library.one_image import explain_at_once
 from explainer.library.origin import Origin
-from explainer.own_classifier import is_own
+from explainer.own_classifier import is_own, use_own_code
 from explainer.run_folder import RunFolder, load_explainer, save_explainer
 from explainer.weights import load_matching, read_state_dict
 
@@ -111,7 +112,7 @@ class Explainer(network.Explainer, PyTorchModelHubMixin):
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Any PIL image as this module takes it: squashed and normalised, [1,3,image_size,image_size]."""
-        return prepared(upright(image), self.card).to(next(self.parameters()))
+        return prepare(upright_rgb(image), self.card)[None].to(next(self.parameters()))
 
     def explain(self, image: Image.Image, classes: Sequence[str | int] | None = None, *, top: int = 3) -> Explanation:
         """Where the classifier looks, at the image's own size.
@@ -125,19 +126,24 @@ class Explainer(network.Explainer, PyTorchModelHubMixin):
         Raises:
             ValueError: for an unknown class, or if nobody said what is explained.
         """
-        return explain_image(image, self, self.card, self.explanandum, classes, top)
+        return explain_at_once(image, self, self.card, self.explanandum, classes, top)
 
     @classmethod
-    def from_run(cls, run: Path | str, *, explanandum: bool = True) -> Self:
+    def from_run(cls, run: Path | str, *, explanandum: bool = True, code: str | None = None) -> Self:
         """The trained Explainer in the folder of a run, in eval mode.
 
         Args:
             run: the folder that train.py made.
             explanandum: load the classifier too, for the scores.
+            code: where the function is that makes the classifier, if your own code does: "path/to/file.py:make_model".
+                It runs; a run folder alone can't have it run.
 
         Raises:
             FileNotFoundError: if this is no run, or one that has not finished an epoch of the Explainer.
+            ValueError: if the classifier needs code that is not named, or other code than this.
         """
+        if code is not None:
+            use_own_code(code)
         folder = RunFolder(Path(run))
         folder.read_config()  # its error says what a run folder is
         folder.require_explainer()
