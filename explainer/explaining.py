@@ -6,6 +6,7 @@ B images, C classes, S×S pixels of an image as the classifier sees it, H×W of 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.batch import Batch
-from datamodules.images import upright_rgb
+from datamodules.images import BadImageError, load_image, upright_rgb
 from datamodules.sample import Sample
 from datamodules.transforms import SampleTransform
 from explainer.attribution import AttributionMethod, CannotExplain
@@ -88,6 +89,22 @@ class Explanation:
         if not maps:
             raise CannotExplain(next(iter(self.failures.values()), "No class was asked about."))
         return enlarged(torch.stack(maps).amax(dim=0), self.photograph.size)
+
+
+def read_photograph(file: Path, most_pixels: int) -> Image.Image:
+    """A photograph that a stranger sent, RGB and upright; its size is looked at before it is unpacked.
+
+    Args:
+        file: of any image format that is read elsewhere.
+        most_pixels: that it may have.
+
+    Raises:
+        ValueError: saying why it can't be used, and not where it lies.
+    """
+    try:
+        return load_image(file, most_pixels=most_pixels)
+    except BadImageError as error:
+        raise ValueError(f"The image can't be used: {error.reason}.") from error
 
 
 def prepare(photograph: Image.Image, card: ClassifierCard) -> Tensor:
@@ -179,7 +196,7 @@ def explain_prepared(
     return [
         Explanation(
             photograph,
-            _scored(probabilities[image], wanted[image], card),
+            scored(probabilities[image], wanted[image], card),
             {target: value for (index, target), value in kept.items() if index == image},
             {target: reason for (index, target), reason in failures.items() if index == image},
         )
@@ -187,8 +204,8 @@ def explain_prepared(
     ]
 
 
-def _scored(probabilities: Tensor, wanted: Tensor, card: ClassifierCard) -> tuple[ScoredClass, ...]:
-    """The wanted classes of an image, [C] both, the most probable first."""
+def scored(probabilities: Tensor, wanted: Tensor, card: ClassifierCard) -> tuple[ScoredClass, ...]:
+    """The wanted classes of an image, the most probable first, of probabilities [C] and bool [C]."""
     seen = recognised(probabilities[None], card.output)[0].tolist()
     values = probabilities.tolist()
     indices = sorted(wanted.nonzero()[:, 0].tolist(), key=lambda index: -values[index])
