@@ -182,11 +182,10 @@ def _sliders() -> None:
 def _download(desk: Desk, session: "gr.State") -> None:
     import gradio as gr
 
-    with gr.Row(equal_height=True):
-        kinds = gr.CheckboxGroup(
-            list(KINDS), value=list(desk.choice.kinds), label="In the download, at the photograph's own size",
-            elem_id="kinds", scale=3,
-        )  # fmt: skip
-        button = gr.Button("Download", elem_id="pack", scale=1, min_width=140)
+    kinds = gr.CheckboxGroup(
+        list(KINDS), value=list(desk.choice.kinds), label="In the download, at the photograph's own size",
+        elem_id="kinds",
+    )  # fmt: skip
+    button = gr.Button("Download", elem_id="pack")
     link = gr.DownloadButton("Save", elem_id="download", visible="hidden")
     button.click(desk.pack, [session, kinds], link, concurrency_id="work").success(None, None, None, js=SAVE)
