@@ -140,7 +140,9 @@ def serve_page(request: ExplainRequest, page: ServeOptions) -> None:
     choice = Choice(ticked, class_indices(request.classes, card.classes), request.options.top, request.kinds)
     studio = Studio(subject.explanandum, methods, facts(request, subject), page.most_pixels)
     source = request.options.run or request.options.explainer
-    title = f"`{card.architecture}`, {len(card.classes)} classes" + (f", with `{source}`" if source else "")
+    title = f"`{card.architecture}`, {len(card.classes)} classes" + (
+        f", explained by `{source.name}`" if source else ""
+    )
     serve(studio, choice, page, title)
 
 

@@ -4,9 +4,12 @@ import asyncio
 import json
 import re
 import sys
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from explain_options import parse_explain
 from explainer.attribution import AttributionMethod
 from explainer.capture import CannotExplain
 from explainer.explaining import explain_image
+from explainer.serve import page
 from explainer.serve.guard import KEPT_FILES, MOST_JSON, Guard, Rules
 from explainer.serve.options import ServeOptions, require_gradio
 from explainer.serve.overlays import message_html, overlays_html, photograph_html
@@ -235,6 +239,51 @@ def test_nothing_chosen_is_a_sentence(studio, opened):
     assert "Choose at least one" in overlays_html(studio.explain(opened, [0], []))
 
 
+# Several visitors.
+
+
+def test_visitors_are_served_one_after_the_other(studio, file):
+    at_work, most = [], []
+
+    class Slow(Brightness):
+        def __call__(self, image, target):
+            at_work.append(1)
+            most.append(len(at_work))
+            time.sleep(0.02)
+            at_work.pop()
+            return super().__call__(image, target)
+
+    studio.methods["slow"] = Slow(studio.explanandum)
+    with ThreadPoolExecutor(4) as pool:
+        said = list(pool.map(lambda _: studio.explain(studio.open(file), [0, 1], ["slow"]), range(4)))
+    assert max(most) == 1 and len(most) == 4
+    first = said[0].explanations["slow"].maps
+    assert all(one.explanations["slow"].maps[index].equal(first[index]) for one in said for index in first)
+
+
+def test_each_download_has_a_place_of_its_own_and_the_oldest_make_room(studio, file, tmp_path, monkeypatch):
+    pytest.importorskip("gradio", reason="gradio is in the extra `serve`")
+    desk = page.Desk(studio, page.Choice(["brightness"]), tmp_path)
+    explained = studio.explain(studio.open(file), [0], ["brightness"])
+    first, second = (Path(desk.pack(explained, ["masks"])) for _ in range(2))
+    assert first.name == second.name and first != second and first.read_bytes() == second.read_bytes()
+    monkeypatch.setattr(page, "MOST_DOWNLOADS", first.stat().st_size)
+    third = Path(desk.pack(explained, ["masks"]))
+    assert [one.exists() for one in (first, second, third)] == [False, True, True]
+    with pytest.raises(Exception, match="Tick what the download shall hold"):
+        desk.pack(explained, [])
+    with pytest.raises(Exception, match="drop one first"):
+        desk.pack(None, ["masks"])
+
+
+def test_a_file_elsewhere_is_not_opened_even_if_everybody_lets_its_path_through(studio, file, tmp_path):
+    pytest.importorskip("gradio", reason="gradio is in the extra `serve`")
+    (tmp_path / "kept").mkdir()
+    desk = page.Desk(studio, page.Choice(["brightness"]), tmp_path / "kept")
+    opened, *_, message = desk.open(str(file))
+    assert opened is None and "no file that was uploaded here" in message and 'role="alert"' in message
+
+
 # The guard.
 
 HOST = "127.0.0.1:7860"
@@ -404,7 +453,7 @@ def test_the_methods_offered_are_those_named_or_else_cheap_ones(small_run, monke
     assert list(studio.methods)[:2] == ["explainer", "grad_cam"] and choice.methods == ["explainer"]
     assert list(named.methods) == ["rise:masks=8", "gradient"] == list(chosen.methods)
     assert [named.classes[index] for index in chosen.classes] == ["star"]
-    assert str(small_run) in title and named.most_pixels == ServeOptions().most_pixels
+    assert small_run.name in title and named.most_pixels == ServeOptions().most_pixels
 
 
 def test_the_classifier_is_left_as_it_was(studio, opened):

@@ -31,7 +31,9 @@ MOST_JSON = 1_000_000
 FRAME = 10_000
 """Bytes that a form adds to the file in it."""
 KEPT_FILES = 20
-"""So many of the largest size fit into the folder of uploads."""
+"""Uploads of the largest size that are kept at most."""
+DOWNLOADS = "downloads"
+"""Folder in that of the uploads, of what is no upload."""
 HEADERS = {
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' "
     "'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'self'; "
@@ -138,7 +140,8 @@ class Guard:
         return _replayed(body, receive)
 
     def _refuse_full_folder(self) -> None:
-        kept = sum(file.stat().st_size for file in self.rules.folder.rglob("*") if file.is_file())
+        folder = self.rules.folder
+        kept = sum(size_of(one) for one in folder.iterdir() if one.name != DOWNLOADS)
         if kept + self.rules.most_bytes > KEPT_FILES * self.rules.most_bytes:
             raise Refusal(507, "Too many files are kept here already; they are removed within the hour.")
 
@@ -150,6 +153,12 @@ class Guard:
             inside = False
         if not inside or "://" in place:
             raise Refusal(403, "This is no file that was uploaded here.")
+
+
+def size_of(place: Path) -> int:
+    """Bytes of a file, or of all files in and below a folder."""
+    files = place.rglob("*") if place.is_dir() else [place]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _files_named_in(body: bytes) -> Iterator[Any]:

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from explainer.explaining import TOP
 from explainer.explanation_files import KINDS, Kind
+from explainer.serve.guard import DOWNLOADS, size_of
 from explainer.serve.overlays import OPACITY, THRESHOLD, message_html, overlays_html, photograph_html
 from explainer.serve.studio import MOST_CLASSES, Opened, Studio
 
@@ -18,6 +21,8 @@ SESSIONS = 16
 KEPT = 3600
 """Seconds that files, and what belongs to a visitor who left, are kept."""
 LOOK_FOR_OLD = 600
+MOST_DOWNLOADS = 1_000_000_000
+"""Bytes of downloads that are kept when another one is made."""
 WAITING = 20
 """Requests that wait; further ones are sent away."""
 WELCOME = "Drop an image, or click to choose one."
@@ -56,21 +61,23 @@ class Desk:
         self.choice = choice
         self.folder = folder.resolve()
 
-    def open(self, file: str | None) -> tuple[Opened | None, str, Any, str]:
+    def open(self, file: str | None) -> tuple[Opened | None, Any, Any, str]:
         """An uploaded file -> what is kept of it, its picture, the classes to choose from, and a message."""
         import gradio as gr
 
+        nothing = None, gr.HTML("", visible=False), gr.Dropdown(choices=[], value=[])
         try:
             if file is None:
-                return None, "", gr.Dropdown(choices=[], value=[]), message_html(WELCOME)
+                return *nothing, message_html(WELCOME)
             opened = self.studio.open(self._uploaded(file))
         except ValueError as error:
-            return None, "", gr.Dropdown(choices=[], value=[]), message_html(str(error), problem=True)
+            return *nothing, message_html(str(error), problem=True)
         names = self.studio.classes
         order = opened.probabilities.argsort(descending=True, stable=True).tolist()
         choices = [(f"{names[index]} {opened.probabilities[index]:.2f}", index) for index in order]
         chosen = list(self.choice.classes) or self.studio.usual_classes(opened, self.choice.top)
-        return opened, photograph_html(opened), gr.Dropdown(choices=choices, value=chosen), message_html("…")
+        picture = gr.HTML(photograph_html(opened), visible=True)
+        return opened, picture, gr.Dropdown(choices=choices, value=chosen), message_html("…")
 
     def explain(
         self, opened: Opened | None, classes: list[int], methods: list[str], tell: Any = None
@@ -98,9 +105,18 @@ class Desk:
         try:
             if opened is None:
                 raise ValueError("There is no image yet; drop one first.")
-            return str(self.studio.pack(opened, kinds, self.folder))
+            return str(self.studio.pack(opened, kinds, self._own_folder()))
         except (ValueError, FileNotFoundError) as error:
             raise gr.Error(str(error), print_exception=False) from None
+
+    def _own_folder(self) -> Path:
+        """For one download, whose name another visitor's may have, too; the oldest ones make room."""
+        downloads = self.folder / DOWNLOADS
+        downloads.mkdir(exist_ok=True)
+        kept = sorted(downloads.iterdir(), key=lambda one: one.stat().st_mtime)
+        while kept and sum(map(size_of, kept)) > MOST_DOWNLOADS:
+            rmtree(kept.pop(0), ignore_errors=True)
+        return Path(mkdtemp(dir=downloads))
 
     def _uploaded(self, file: str) -> Path:
         """Gradio looks at this, and the guard; here the file is opened, so it is looked at here too."""
@@ -125,7 +141,7 @@ def make_page(desk: Desk, title: str) -> "gr.Blocks":
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 file = gr.File(label="Image", file_count="single", type="filepath", height=140, elem_id="image")
-                photograph = gr.HTML()
+                photograph = gr.HTML(visible=False)
                 classes = gr.Dropdown(
                     choices=[], value=[], multiselect=True, max_choices=MOST_CLASSES, elem_id="classes",
                     label="Classes", info="with the classifier's probabilities",
@@ -170,11 +186,9 @@ def _sliders() -> None:
     """They change the picture in the browser; the server hears nothing of it."""
     import gradio as gr
 
-    with gr.Row():
-        opacity = gr.Slider(0, 100, round(100 * OPACITY), step=1, label="Opacity of the mask, %", elem_id="opacity")
-        threshold = gr.Slider(
-            0, 100, round(100 * THRESHOLD), step=1, label="Hide where the mask is below, %", elem_id="threshold"
-        )
+    with gr.Row(elem_id="sliders"):
+        opacity = gr.Slider(0, 100, round(100 * OPACITY), step=1, label="Opacity, %", elem_id="opacity")
+        threshold = gr.Slider(0, 100, round(100 * THRESHOLD), step=1, label="Threshold, %", elem_id="threshold")
     for slider in (opacity, threshold):
         slider.change(None, [opacity, threshold], None, js=SLIDERS)
 

@@ -1,6 +1,7 @@
 """Serving the page: at one address, with nothing of the surroundings' Gradio settings, until Ctrl-C."""
 
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -61,7 +62,24 @@ def prepared(studio: Studio, choice: Choice, options: ServeOptions, title: str) 
         config = uvicorn.Config(
             guard, log_level="warning", access_log=False, proxy_headers=False, timeout_graceful_shutdown=GOODBYE
         )
-        yield uvicorn.Server(config)
+        server = uvicorn.Server(config)
+        with _silent_end(server):
+            yield server
+
+
+@contextmanager
+def _silent_end(server: "uvicorn.Server") -> Iterator[None]:
+    """At the end the pages that are open are cut off, which is no error."""
+    log = logging.getLogger("uvicorn.error")
+
+    def until_then(_: logging.LogRecord) -> bool:
+        return not server.should_exit
+
+    log.addFilter(until_then)
+    try:
+        yield
+    finally:
+        log.removeFilter(until_then)
 
 
 def _application(desk: Desk, title: str, options: ServeOptions) -> Any:
