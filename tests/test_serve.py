@@ -239,6 +239,17 @@ def test_nothing_chosen_is_a_sentence(studio, opened):
     assert "Choose at least one" in overlays_html(studio.explain(opened, [0], []))
 
 
+def test_who_was_forgotten_is_asked_for_the_image_again(studio, tmp_path):
+    desk = page.Desk(studio, page.Choice(["brightness"]), tmp_path)
+    assert desk.explain(None, [0], ["brightness"]) == (None, message_html(page.WELCOME))
+
+
+def test_what_cannot_be_asked_for_is_a_sentence_and_no_traceback(studio, opened, tmp_path):
+    desk = page.Desk(studio, page.Choice(["brightness"]), tmp_path)
+    kept, shown = desk.explain(opened, [0], ["unknown"])
+    assert kept is opened and 'role="alert"' in shown and "no class or method" in shown
+
+
 # Several visitors.
 
 

@@ -65,7 +65,7 @@ class Desk:
         """An uploaded file -> what is kept of it, its picture, the classes to choose from, and a message."""
         import gradio as gr
 
-        nothing = None, gr.HTML("", visible=False), gr.Dropdown(choices=[], value=[])
+        nothing = None, gr.update(value="", visible=False), gr.update(choices=[], value=[])
         try:
             if file is None:
                 return *nothing, message_html(WELCOME)
@@ -76,17 +76,15 @@ class Desk:
         order = opened.probabilities.argsort(descending=True, stable=True).tolist()
         choices = [(f"{names[index]} {opened.probabilities[index]:.2f}", index) for index in order]
         chosen = list(self.choice.classes) or self.studio.usual_classes(opened, self.choice.top)
-        picture = gr.HTML(photograph_html(opened), visible=True)
-        return opened, picture, gr.Dropdown(choices=choices, value=chosen), message_html("…")
+        picture = gr.update(value=photograph_html(opened), visible=True)
+        return opened, picture, gr.update(choices=choices, value=chosen), message_html("…")
 
     def explain(
         self, opened: Opened | None, classes: list[int], methods: list[str], tell: Any = None
     ) -> tuple[Opened | None, Any]:
         """What is chosen -> what is kept of it, and its pictures."""
-        import gradio as gr
-
-        if opened is None:
-            return None, gr.skip()
+        if opened is None:  # or the visitor is one of those who were forgotten
+            return None, message_html(WELCOME)
 
         def progress(done: int, of: int, name: str) -> None:
             if tell is not None:
@@ -174,10 +172,13 @@ def _on_change(
     def explain(opened: Any, chosen: Any, asked: Any, progress: Any = gr.Progress()) -> Any:  # noqa: B008 its way
         return desk.explain(opened, chosen, asked, progress)
 
+    def explain_opened(opened: Any, chosen: Any, asked: Any, progress: Any = gr.Progress()) -> Any:  # noqa: B008
+        return (None, gr.skip()) if opened is None else desk.explain(opened, chosen, asked, progress)
+
     wanted, shown = [session, classes, methods], [session, pictures]
     for event in (file.upload, file.clear):
         opening = event(desk.open, [file], [session, photograph, classes, pictures], concurrency_id="work")
-        opening.success(explain, wanted, shown, concurrency_id="work")
+        opening.success(explain_opened, wanted, shown, concurrency_id="work")
     for event in (classes.input, methods.input):
         event(explain, wanted, shown, concurrency_id="work", trigger_mode="always_last")
 
