@@ -1,6 +1,7 @@
 """Explain images with a trained Explainer or any other method: masks at each image's own size.
 
-`python explain.py IMAGE_OR_FOLDER ... --run RUN`, or `--explanandum NAME --method pami` where nothing is trained.
+`python explain.py IMAGE_OR_FOLDER ... --run RUN`, or `--explanandum NAME --method pami` where nothing is trained;
+`python explain.py --serve --run RUN` opens a page for the browser.
 """
 
 import sys
@@ -31,6 +32,7 @@ from explainer.explanation_files import ExplanationFiles
 from explainer.machine import MachineOptions, uses_gpu
 from explainer.progress import counted
 from explainer.run_folder import require_writable
+from explainer.serve.options import ServeOptions, require_gradio
 
 PIXELS_AT_ONCE = 50_000_000
 """A batch is explained when its photographs have so many pixels together: large ones must not fill the memory."""
@@ -80,13 +82,25 @@ class Photographs(Dataset[Photograph | Unreadable]):
             return Unreadable(file, reason)
 
 
-def main(arguments: list[str] | None = None) -> Path:
-    """Explain all images; returns the folder of the results.
+def main(arguments: list[str] | None = None) -> Path | None:
+    """Explain all images, or serve the page; returns the folder of the results, if there is one.
 
     Raises:
         SystemExit: with status 1 if some images or classes could not be explained; the others are.
     """
     request = parse_explain(sys.argv[1:] if arguments is None else arguments)
+    if request.page is not None:
+        serve_page(request, request.page)
+        return None
+    return explain_files(request)
+
+
+def explain_files(request: ExplainRequest) -> Path:
+    """Explain all images; returns the folder of the results.
+
+    Raises:
+        SystemExit: with status 1 if some images or classes could not be explained; the others are.
+    """
     options = request.options
     files = find_images(request.places, apart_from=options.output)
     refuse_overwriting(files, options.output)
@@ -103,6 +117,33 @@ def main(arguments: list[str] | None = None) -> Path:
     finally:
         results.finish()  # also after Ctrl-C: what is explained is not lost
     return report(results, len(files))
+
+
+def serve_page(request: ExplainRequest, page: ServeOptions) -> None:
+    """Let whoever opens the page in a browser explain images of theirs, until Ctrl-C.
+
+    Raises:
+        ImportError: without Gradio.
+        OSError: if the address is taken.
+    """
+    require_gradio()
+    from explainer.serve.page import Choice
+    from explainer.serve.server import serve
+    from explainer.serve.studio import Studio
+
+    subject = open_explaining(request)
+    subject.to(device_for(request.options.accelerator))
+    card = subject.explanandum.card
+    workers = request.options.workers
+    methods = subject.methods(request.methods, workers) if request.methods else subject.cheap_methods(workers)
+    ticked = request.methods or list(methods)[:1]
+    choice = Choice(ticked, class_indices(request.classes, card.classes), request.options.top, request.kinds)
+    studio = Studio(subject.explanandum, methods, facts(request, subject), page.most_pixels)
+    source = request.options.run or request.options.explainer
+    title = f"`{card.architecture}`, {len(card.classes)} classes" + (
+        f", explained by `{source.name}`" if source else ""
+    )
+    serve(studio, choice, page, title)
 
 
 def refuse_overwriting(files: Sequence[ImageFile], output: Path) -> None:

@@ -10,6 +10,7 @@ from explainer.attribution.spec import parse_method
 from explainer.entry import started_as
 from explainer.explaining import TOP
 from explainer.explanation_files import KINDS, Kind
+from explainer.serve.options import ServeOptions
 
 
 @dataclass
@@ -69,6 +70,7 @@ class ExplainRequest:
         methods: as `--methods` has them; empty for the usual one.
         classes: names or numbers; empty for the most probable.
         kinds: of files that are written.
+        page: that is served instead; None explains files.
     """
 
     places: list[Path]
@@ -77,6 +79,7 @@ class ExplainRequest:
     methods: list[str] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     kinds: list[Kind] = field(default_factory=lambda: list(KINDS))
+    page: ServeOptions | None = None
 
     def __post_init__(self) -> None:
         """Find misspelt methods; refuse what a run or an Explainer says itself.
@@ -84,6 +87,10 @@ class ExplainRequest:
         Raises:
             ValueError: with the remedy.
         """
+        if self.page and self.places:
+            raise ValueError(f"--serve takes its images from the browser; leave {self.places[0]} out.")
+        if not self.page and not self.places:
+            raise ValueError("Name images, or folders of them; or open a page for the browser with --serve.")
         for text in self.methods:
             parse_method(text)
         self.methods = list(dict.fromkeys(self.methods))
@@ -99,11 +106,12 @@ def make_parser() -> Parser:
     program = started_as("explain")
     parser = Parser(
         prog="explain.py",
-        usage=f"{program} IMAGE_OR_FOLDER ... --run RUN [--classes NAME ...] [--methods NAME ...] [options]",
+        usage=f"{program} (IMAGE_OR_FOLDER ... | --serve) --run RUN [--classes NAME ...] [--methods ...] [options]",
         description="Explain what a classifier sees in images: masks of classes, at each image's own size.",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("images", nargs="+", type=str, help="Image files, or folders of them, searched to the bottom.")
+    parser.add_argument("images", nargs="*", type=str, help="Image files, or folders of them, searched to the bottom.")
+    parser.add_argument("--serve", action="store_true", help="Open a page for the browser instead, on this machine.")
     parser.add_argument("--classes", nargs="+", type=str, default=[], metavar="NAME", help="Explain these classes.")
     parser.add_argument(
         *("--methods", "--method"),
@@ -120,6 +128,7 @@ def make_parser() -> Parser:
     )  # fmt: skip
     parser.add_class_arguments(ExplainOptions, None)
     parser.add_class_arguments(ClassifierOptions, None, skip=set(LISTS))
+    parser.add_class_arguments(ServeOptions, None)
     add_lists(parser)
     make_flags(parser)
     return parser
@@ -139,6 +148,7 @@ def parse_explain(arguments: list[str]) -> ExplainRequest:
             to_dataclass(ExplainOptions, given),
             to_dataclass(ClassifierOptions, given),
             *(given["methods"], given["classes"], given["write"]),
+            to_dataclass(ServeOptions, given) if given["serve"] else None,
         )
     except ValueError as error:
         parser.error(str(error))

@@ -1,6 +1,7 @@
 """What explain.py explains with: a classifier, and a trained Explainer where there is one."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torchvision.models import ResNet50_Weights
 from classifier_options import named_architecture
 from evaluate_subject import default_weights, open_run
 from explain_options import ExplainOptions, ExplainRequest
-from explainer.attribution import AttributionMethod
+from explainer.attribution import AttributionMethod, CannotExplain
 from explainer.attribution.spec import parse_method
 from explainer.classifiers import IMAGENET_CLASSES
 from explainer.explanandum import ClassifierCard, Explanandum, OutputKind, open_explanandum
@@ -22,6 +23,8 @@ from explainer.run_folder import RunFolder, load_explainer
 from explainer.weights import read_metadata
 
 IMAGE_SIZE = 224
+CHEAP = ("grad_cam", "grad_cam_pp", "group_cam", "full_grad", "lrp", "guided_backprop")
+"""Methods of 35 passes at most, which a page can offer without letting anybody wait."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,14 @@ class Explaining:
         """
         texts = texts or ["explainer" if self.network is not None else "grad_cam"]
         return {text: self._method(text, workers) for text in texts}
+
+    def cheap_methods(self, workers: int) -> dict[str, AttributionMethod]:
+        """The Explainer, where there is one, and those of CHEAP that suit the classifier."""
+        found = {"explainer": self._method("explainer", workers)} if self.network is not None else {}
+        for name in CHEAP:
+            with suppress(ValueError, CannotExplain):
+                found[name] = self._method(name, workers)
+        return found
 
     def _method(self, text: str, workers: int) -> AttributionMethod:
         spec = parse_method(text)

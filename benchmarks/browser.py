@@ -23,7 +23,7 @@ NPM_PACKAGE = "@sparticuz/chromium@153.0.0"
 SECONDS = 240
 """For a download."""
 REMEDY = "set CHROMIUM to a Chromium or Chrome, or install one: `make browser`, or `apt-get install chromium`"
-ARGUMENTS = ("--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND")
+ARGUMENTS = ("--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
 """The sandbox needs rights that containers lack, and the pages are our own; they are to work without a network."""
 UNPACK = "import chromium from '@sparticuz/chromium'; await chromium.executablePath();"
 """The package holds the program compressed, and unpacks it into the folder for temporary files."""

@@ -18,7 +18,16 @@ NOT_OPENED = {"EPS", "WMF"}
 
 
 class BadImageError(ValueError):
-    """A file that should hold an image or a mask cannot be used; the message names the file, reason and remedy."""
+    """A file that should hold an image or a mask cannot be used; the message names the file, reason and remedy.
+
+    Args:
+        message: names all of them.
+        reason: alone, for whoever does not know the file by its path; empty where nobody asks for it.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
     @property
     def complaint(self) -> str:
@@ -26,7 +35,7 @@ class BadImageError(ValueError):
         return str(self).removesuffix(REMEDY).strip()
 
 
-def load_image(path: Path | str, *, use_exif: bool = True) -> Image.Image:
+def load_image(path: Path | str, *, use_exif: bool = True, most_pixels: int | None = None) -> Image.Image:
     """Read an image file as 8-bit RGB.
 
     Grey, palette, CMYK and 16-bit files are converted, transparent pixels are laid over white.
@@ -34,15 +43,16 @@ def load_image(path: Path | str, *, use_exif: bool = True) -> Image.Image:
     Args:
         path: The file.
         use_exif: Turn the image as its EXIF orientation says. Off where annotations refer to the pixels as stored.
+        most_pixels: That it may have; `Image.MAX_IMAGE_PIXELS` if not given.
 
     Returns:
         A PIL image of mode "RGB".
 
     Raises:
-        BadImageError: If the file is missing, truncated, empty or not an image, or has more than
-            `Image.MAX_IMAGE_PIXELS` pixels: a small file may unpack to more than the memory holds.
+        BadImageError: If the file is missing, truncated, empty or not an image, or has too many pixels: a small file
+            may unpack to more than the memory holds.
     """
-    return _read(path, upright_rgb if use_exif else _to_rgb)
+    return _read(path, upright_rgb if use_exif else _to_rgb, most_pixels)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -77,20 +87,23 @@ def load_mask(path: Path | str, size: tuple[int, int], image_path: Path | str = 
     return Image.fromarray(indices.astype(np.uint8))
 
 
-def _read(path: Path | str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def _read(
+    path: Path | str, convert: Callable[[Image.Image], Image.Image], most_pixels: int | None = None
+) -> Image.Image:
     """Open, decode and convert; anything that a decoder throws at us means that the file is bad."""
     try:
         # A file's odd metadata is not the user's worry.
         with warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("ignore")
             with Image.open(file, formats=openable_formats()) as image:
-                refuse_bombs(image)
+                refuse_bombs(image, most_pixels)
                 image.load()
                 return convert(image)
     except MemoryError:
         raise
     except Exception as error:
-        raise BadImageError(_complaint(path, error)) from error
+        reason = _reason(error)
+        raise BadImageError(f"Cannot read image {path}: {reason}. {REMEDY}", reason) from error
 
 
 def openable_formats() -> list[str]:
@@ -99,13 +112,13 @@ def openable_formats() -> list[str]:
     return [name for name in Image.ID if name not in NOT_OPENED]
 
 
-def refuse_bombs(image: Image.Image) -> None:
+def refuse_bombs(image: Image.Image, most_pixels: int | None = None) -> None:
     """Check an opened image before it is unpacked; Pillow only warns of what is not twice too large.
 
     Raises:
-        Image.DecompressionBombError: if it has more than `Image.MAX_IMAGE_PIXELS` pixels.
+        Image.DecompressionBombError: if it has more than `most_pixels` or, if not given, `Image.MAX_IMAGE_PIXELS`.
     """
-    limit = Image.MAX_IMAGE_PIXELS
+    limit = Image.MAX_IMAGE_PIXELS if most_pixels is None else most_pixels
     if limit is not None and image.width * image.height > limit:
         raise Image.DecompressionBombError(
             f"it has {_by(image.size)} pixels, more than the {limit:,} that are taken for a photograph's and not for a "
@@ -113,16 +126,14 @@ def refuse_bombs(image: Image.Image) -> None:
         )
 
 
-def _complaint(path: Path | str, error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        reason = "there is no such file"
-    elif isinstance(error, UnidentifiedImageError):
-        reason = "it is not an image of a known format"
-    elif isinstance(error, Image.DecompressionBombError):
-        reason = str(error)
-    else:
-        reason = f"{type(error).__name__}: {error}"
-    return f"Cannot read image {path}: {reason}. {REMEDY}"
+        return "there is no such file"
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not an image of a known format"
+    if isinstance(error, Image.DecompressionBombError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -103,6 +103,22 @@ def open_photograph(file: Path | str) -> Image.Image:
         raise ValueError(error.complaint) from error
 
 
+def read_photograph(file: Path, most_pixels: int) -> Image.Image:
+    """A photograph that a stranger sent, RGB and upright; its size is looked at before it is unpacked.
+
+    Args:
+        file: of any image format that is read elsewhere.
+        most_pixels: that it may have.
+
+    Raises:
+        ValueError: saying why it can't be used, and not where it lies.
+    """
+    try:
+        return load_image(file, most_pixels=most_pixels)
+    except BadImageError as error:
+        raise ValueError(f"The image can't be used: {error.reason}.") from error
+
+
 def prepare(photograph: Image.Image, card: ClassifierCard) -> Tensor:
     """An RGB photograph as the classifier wants it, squashed and normalised just as in training: float32 [3,S,S]."""
     transform = SampleTransform(card.image_size, card.mean, card.std)
@@ -197,7 +213,7 @@ def explain_prepared(
     return [
         PhotographMaps(
             photograph,
-            _scored(probabilities[image], wanted[image], card),
+            scored(probabilities[image], wanted[image], card),
             {target: value for (index, target), value in kept.items() if index == image},
             {target: reason for (index, target), reason in failures.items() if index == image},
         )
@@ -205,8 +221,8 @@ def explain_prepared(
     ]
 
 
-def _scored(probabilities: Tensor, wanted: Tensor, card: ClassifierCard) -> tuple[ScoredClass, ...]:
-    """The wanted classes of an image, [C] both, the most probable first."""
+def scored(probabilities: Tensor, wanted: Tensor, card: ClassifierCard) -> tuple[ScoredClass, ...]:
+    """The wanted classes of an image, the most probable first, of probabilities [C] and bool [C]."""
     seen = recognised(probabilities[None], card.output)[0].tolist()
     values = probabilities.tolist()
     indices = sorted(wanted.nonzero()[:, 0].tolist(), key=lambda index: -values[index])

@@ -18,6 +18,7 @@ PARTS = (
 """Of the programs, which they share or which make their files shorter."""
 OURS = {"explainer", "datamodules", "benchmarks", *PARTS, *PROGRAMS}
 OPTIONAL = {"cv2", "matplotlib", "skimage", "captum", "pycocotools", "plotly"}
+OPTIONAL |= {"gradio", "fastapi", "starlette", "uvicorn"}
 """Not needed for training a classifier and an Explainer, so importing the packages must not need them either."""
 SHARED_BY_METHODS = {
     "backward",

@@ -82,9 +82,9 @@ def draw_sheet(title: str, blocks: Sequence[Block]) -> Image.Image:
     return canvas
 
 
-def shrunk(picture: Image.Image) -> Image.Image:
-    """A picture as large as the sheet shows it, in its proportions."""
-    scale = TILE / max(picture.size)
+def shrunk(picture: Image.Image, longest: int = TILE) -> Image.Image:
+    """A picture as large as the sheet shows it, or with another longer side, in its proportions."""
+    scale = longest / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3)
 
