@@ -17,7 +17,8 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from methods import Row, report, significant, write  # lies beside this file
+from floor import Row, significant  # lies beside this file, as does methods
+from methods import report, write
 from torch import Tensor
 
 from datamodules.batch import Batch

@@ -20,15 +20,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from methods import (  # lies beside this file, whose folder is the first that Python looks in
-    Row,
-    alternate,
-    channels_last,
-    photographs,
-    report,
-    significant,
-    write,
-)
+from floor import Row, alternate, channels_last, significant  # beside this file, where Python looks first
+from methods import photographs, report, write
 from torch import nn
 
 from explainer.classifiers import IMAGENET_MEAN, IMAGENET_STD
