@@ -11,6 +11,7 @@ import pytest
 from documented import PAGES, ROOT, anchors, blocks, command_lines, links, name_of, prose, spans
 from PIL import Image
 
+from explainer.attribution import METHODS
 from explainer.evaluation.options import TABLES, TableOptions
 from explainer.evaluation.tables import masking, on_target, recognition, sanity, segmentation, shortcut
 from explainer.evaluation.tables.insertion_deletion import MEASURES as CURVES
@@ -170,3 +171,9 @@ def test_the_examples_of_docstrings_give_what_they_say(file):
 
 def test_there_are_examples():
     assert len(DOCTESTED) >= 5
+
+
+def test_every_method_is_named_on_its_pages():
+    overview, page = spans(DOCS / "attribution.md"), (DOCS / "api" / "attribution.md").read_text()
+    assert [name for name in METHODS if name not in overview] == []
+    assert [name for name, method in METHODS.items() if f"{method.__module__}.{method.__qualname__}" not in page] == []
