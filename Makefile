@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Test processes; each takes one core and some 1.5 GB.
 WORKERS ?= 2
 
-.PHONY: install demo test test-lowest lint browser clean
+.PHONY: install demo test test-lowest lint browser docs clean
 
 # The stamp is newer than what it was made from, so a second call installs nothing.
 install: $(VENV)/.installed
@@ -41,5 +41,10 @@ lint: install
 browser: install
 	$(BIN)/python benchmarks/browser.py
 
+# The pages as a site in site/, strictly: a link that leads nowhere is an error. `make test` builds it too, elsewhere.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "Open site/index.html, or with search: $(BIN)/python -m http.server --directory site"
+
 clean:
-	rm -rf $(VENV) .venv-lowest
+	rm -rf $(VENV) .venv-lowest site

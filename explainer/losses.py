@@ -89,6 +89,11 @@ def area_bound(class_mask: Tensor, min_area: float = 0.05, max_area: float = 0.3
 
     Returns:
         The measure B per mask, [N] in [0, 1].
+
+    Examples:
+        >>> masks = torch.tensor([[[0.0, 0.0, 0.0, 0.0]], [[1.0, 0.0, 0.0, 0.0]], [[1.0, 1.0, 1.0, 1.0]]])
+        >>> area_bound(masks, min_area=0.25, max_area=0.5)
+        tensor([0.2500, 0.0000, 0.5000])
     """
     values = class_mask.flatten(1)
     pixels = values.shape[1]

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import shlex
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import yaml
 from classifier_options import LISTS, ClassifierOptions
 from command_line import FLAT, NESTED, find_recipe, make_parser, parse
 from evaluate import EvaluateOptions, parse_evaluation
-from explain_options import parse_explain
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ("--dataset", "voc", "--explanandum", "resnet50")
@@ -292,62 +290,6 @@ def test_evaluate_names_the_closest_option_too(refusal):
     assert "--method is no option; did you mean --methods" in answer
     assert "--run" in refusal("--methods", "grad_cam", program=parse_evaluation)
     assert "segmentation" in refusal("--run", "RUN", "--tables", "insertion", program=parse_evaluation)
-
-
-def written_commands(text):
-    """Command lines of our programs in fenced blocks or between backticks, continued lines joined."""
-    fenced = "\n".join(re.findall(r"^ *```[^\n]*\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL))
-    lines = fenced.replace("\\\n", " ").splitlines() + re.findall(r"`([^`\n]+)`", text)
-    pattern = re.compile(r"^\s*(?:\$ )?(?:[\w./$()-]*/)?python3? ((?:train|evaluate|explain)\.py\s.*)$")
-    return [match[1] for match in map(pattern.match, lines) if match]
-
-
-def check_command(command, tmp_path):
-    """Parse a documented command; folders and files that only its reader has are not looked for."""
-    program, *arguments = shlex.split(command, comments=True)
-    (tmp_path / "config.yaml").write_text(parse([])[1])
-    for index, argument in enumerate(arguments[:-1]):
-        if argument == "--resume":
-            arguments[index + 1] = str(tmp_path)
-        if argument == "--config" and not arguments[index + 1].startswith("configs/"):
-            arguments[index + 1] = str(tmp_path / "config.yaml")
-    try:
-        {"train.py": parse, "evaluate.py": parse_evaluation, "explain.py": parse_explain}[program](arguments)
-    except SystemExit as stop:
-        assert stop.code == 0, command  # --help and --print_config end with 0
-
-
-def test_every_command_in_the_readme_parses(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    commands = written_commands((ROOT / "README.md").read_text())
-    assert len(commands) >= 3
-    assert any(command.startswith("train.py") for command in commands)
-    assert any(command.startswith("evaluate.py") for command in commands)
-    for command in commands:
-        check_command(command, tmp_path)
-
-
-def test_every_command_elsewhere_parses(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    files = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/**/*.md")]
-    makefile = "```\n" + (ROOT / "Makefile").read_text().replace("\t", "") + "\n```"
-    commands = [command for file in files for command in written_commands(file.read_text())]
-    made = written_commands(makefile)
-    assert len(made) >= 2
-    for command in (*commands, *made):
-        check_command(command, tmp_path)
-
-
-def test_documented_commands_are_found():
-    fence = (
-        "```bash\n$ python train.py --lr 1 \\\n    --epochs 2  # quick\nls\n.venv/bin/python evaluate.py --run R\n```"
-    )
-    commands = written_commands(f"{fence}\nor `python train.py --refit` .")
-    assert [shlex.split(command, comments=True) for command in commands] == [
-        ["train.py", "--lr", "1", "--epochs", "2"],
-        ["evaluate.py", "--run", "R"],
-        ["train.py", "--refit"],
-    ]
 
 
 def test_a_resumed_run_keeps_what_decides_its_weights(tmp_path):

@@ -56,6 +56,10 @@ def parse_method(text: str) -> MethodSpec:
 
     Raises:
         ValueError: for an unknown method or option, listing the valid ones.
+
+    Examples:
+        >>> parse_method("rise:masks=500,seed=1")
+        MethodSpec(name='rise', options={'masks': 500, 'seed': 1})
     """
     name, _, rest = text.partition(":")
     known = options_of(name)

@@ -151,6 +151,11 @@ def paired_difference(
 
     Raises:
         ValueError: If the shapes differ.
+
+    Examples:
+        >>> found = paired_difference([3.0, 5.0, 4.0, 6.0], [2.0, 3.0, 3.0, 4.0])
+        >>> found.value.item(), found.low.item() > 0
+        (1.5, True)
     """
     one, other = _float64(first), _float64(second)
     if one.shape != other.shape:

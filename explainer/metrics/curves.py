@@ -235,6 +235,10 @@ def auc(curve: Tensor, fractions: Tensor | None = None) -> Tensor:
 
     Returns:
         [N], in the range of the curve; the papers print it in percent.
+
+    Examples:
+        >>> auc(torch.tensor([[0.0, 1.0, 1.0]]))
+        tensor([0.7500])
     """
     if fractions is None:
         fractions = torch.linspace(0, 1, curve.shape[1], dtype=torch.float64)

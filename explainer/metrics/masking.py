@@ -114,6 +114,10 @@ def class_specificity(matrix: Tensor) -> Tensor:
 
     Returns:
         A scalar; NaN if there is nothing on or off the diagonal.
+
+    Examples:
+        >>> class_specificity(torch.tensor([[0.75, 0.25], [0.25, 0.75]]))
+        tensor(0.5000)
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"The matrix is {tuple(matrix.shape)}; give as many columns as rows, without `UNMASKED`.")

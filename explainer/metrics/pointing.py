@@ -34,6 +34,12 @@ def pointing_hit(attribution: Tensor, region: Tensor, tolerance: int = 0) -> Ten
 
     Raises:
         ValueError: for a map that is not finite, for shapes that differ, and for a negative tolerance.
+
+    Examples:
+        >>> attribution, region = torch.zeros(1, 1, 5), torch.tensor([[[True, False, False, False, False]]])
+        >>> attribution[0, 0, 2] = 1
+        >>> pointing_hit(attribution, region), pointing_hit(attribution, region, tolerance=3)
+        (tensor([0.]), tensor([1.]))
     """
     if attribution.ndim != 3 or attribution.shape != region.shape:
         raise ValueError(

@@ -71,6 +71,12 @@ def scores_from_counts(tp: Tensor, fp: Tensor, fn: Tensor) -> dict[str, Tensor]:
         the authors' code for Table 4, in which indeed F is the harmonic mean of the other two. `macro_…`: each class
         counts alike, but for those that neither occur nor are ever recognised. NaN if there is no such decision or
         class.
+
+    Examples:
+        >>> hits, false_alarms, misses = torch.tensor([3, 1]), torch.tensor([1, 0]), torch.tensor([0, 3])
+        >>> scores = scores_from_counts(hits, false_alarms, misses)
+        >>> [scores[name].item() for name in ("micro_precision", "micro_recall", "macro_recall")]
+        [0.8, 0.5714285714285714, 0.625]
     """
     micro = per_class_scores(*(counts.sum(dim=-1) for counts in (tp, fp, fn)))
     macro = per_class_scores(tp, fp, fn)

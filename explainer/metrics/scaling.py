@@ -8,7 +8,14 @@ from torch import Tensor
 
 
 def to_unit_range(attribution: Tensor) -> Tensor:
-    """Min-max scale each map [N,H,W] to [0, 1]; a flat map says nothing and becomes zero."""
+    """Min-max scale each map [N,H,W] to [0, 1]; a flat map says nothing and becomes zero.
+
+    Examples:
+        >>> to_unit_range(torch.tensor([[[-1.0, 0.0, 3.0]], [[2.0, 2.0, 2.0]]]))
+        tensor([[[0.0000, 0.2500, 1.0000]],
+        <BLANKLINE>
+                [[0.0000, 0.0000, 0.0000]]])
+    """
     low = attribution.amin(dim=(1, 2), keepdim=True)
     span = attribution.amax(dim=(1, 2), keepdim=True) - low
     return torch.where(span > 0, (attribution - low) / span.where(span > 0, torch.ones_like(span)), 0.0)

@@ -22,6 +22,11 @@ def agreement(mask: Tensor, ground_truth: Tensor, valid: Tensor | None = None) -
     Returns:
         `acc`, `iou` and `mae`, [B] each, in [0, 1]. An empty mask on an empty ground truth has IoU 1.
         NaN for an image without a valid pixel.
+
+    Examples:
+        >>> mask, truth = torch.tensor([[[1.0, 0.5], [0.0, 0.0]]]), torch.tensor([[[1, 1], [0, 0]]])
+        >>> {name: round(value.item(), 3) for name, value in agreement(mask, truth).items()}
+        {'acc': 0.875, 'iou': 0.75, 'mae': 0.125}
     """
     truth = ground_truth.to(mask.dtype)
     weight = torch.ones_like(mask) if valid is None else valid.to(mask.dtype)

@@ -28,6 +28,11 @@ def mass_shares(attribution: Tensor, object_region: Tensor, cue_region: Tensor) 
 
     Raises:
         ValueError: for a negative or non-finite map, and for shapes that differ.
+
+    Examples:
+        >>> maps, places = torch.tensor([[[0.5, 0.25, 0.25]]]), torch.eye(3, dtype=torch.bool)
+        >>> mass_shares(maps, places[0][None, None], places[1][None, None])
+        {'object': tensor([0.5000]), 'cue': tensor([0.2500]), 'rest': tensor([0.2500])}
     """
     if attribution.ndim != 3 or not attribution.shape == object_region.shape == cue_region.shape:
         shapes = ", ".join(str(tuple(part.shape)) for part in (attribution, object_region, cue_region))

@@ -22,6 +22,11 @@ def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
 
     Returns:
         float32 [N] in [-1, 1].
+
+    Examples:
+        >>> one, other = torch.tensor([[[1.0, 2.0, 4.0]]]), torch.tensor([[[1.0, 8.0, 9.0]]])
+        >>> rank_correlation(one, other), rank_correlation(one, -other)
+        (tensor([1.]), tensor([-1.]))
     """
     _check(first, second)
     one, other = _centred_ranks(first), _centred_ranks(second)

@@ -34,7 +34,12 @@ def words(tokens: Sequence[Any]) -> list[int]:
 
 
 def phrases(tokens: Sequence[str]) -> list[int]:
-    """English phrases, as far as their borders show: they start at conjunctions and end with punctuation marks."""
+    """English phrases, as far as their borders show: they start at conjunctions and end with punctuation marks.
+
+    Examples:
+        >>> phrases("well made , but much too long".split())
+        [0, 0, 0, 1, 1, 1, 1]
+    """
     labels: list[int] = []
     for position, token in enumerate(tokens):
         starts = position and (token.lower() in CONJUNCTIONS or tokens[position - 1] in PUNCTUATION)
