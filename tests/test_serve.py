@@ -21,7 +21,7 @@ import explain
 from explain_options import parse_explain
 from explainer.attribution import AttributionMethod
 from explainer.capture import CannotExplain
-from explainer.explaining import explain_image
+from explainer.explaining import explain_photograph
 from explainer.serve import page
 from explainer.serve.guard import KEPT_FILES, MOST_JSON, Guard, Rules
 from explainer.serve.options import ServeOptions, require_gradio
@@ -73,7 +73,7 @@ def opened(studio, file):
 
 
 def test_an_opened_photograph_is_scored_as_anywhere_else(studio, opened, file):
-    expected = explain_image(Image.open(file), studio.methods["brightness"])
+    expected = explain_photograph(Image.open(file), studio.methods["brightness"])
     assert opened.size == (90, 45)
     assert studio.usual_classes(opened, 3) == [one.index for one in expected.classes]
     for one in expected.classes:
@@ -121,7 +121,7 @@ def test_what_a_method_said_it_is_not_asked_again(studio, opened):
     assert sorted(second.explanations["brightness"].maps) == [0, 1]  # what is not shown is not kept
     assert second.explanations["brightness"].maps[0] is first.explanations["brightness"].maps[0]
     assert [one.name for one in second.explanations["brightness"].classes] == [
-        one.name for one in explain_image(opened.shown, method, [CLASSES[0], CLASSES[1]]).classes
+        one.name for one in explain_photograph(opened.shown, method, [CLASSES[0], CLASSES[1]]).classes
     ]
 
 
@@ -164,7 +164,7 @@ def test_a_download_holds_what_explain_py_writes(studio, opened, file, tmp_path)
     assert summary["failed"][0]["class"] == CLASSES[1]
     said = image["methods"]["brightness"]
     arrays = np.load(tmp_path / "out" / said["arrays"], allow_pickle=False)
-    expected = explain_image(Image.open(file), studio.methods["brightness"], CLASSES[:2])
+    expected = explain_photograph(Image.open(file), studio.methods["brightness"], CLASSES[:2])
     for mask, one, facts in zip(arrays["masks"], expected.classes, said["classes"], strict=True):
         np.testing.assert_allclose(mask, expected.mask(one.index).numpy(), atol=1e-6)
         with Image.open(tmp_path / "out" / facts["mask"]) as grey:
