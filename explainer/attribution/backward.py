@@ -88,17 +88,19 @@ def mean_gradients(
     Raises:
         CannotExplain: if the logits have no gradient.
     """
-    maps = torch.arange(len(target), device=target.device)
-    total: Tensor | float = 0.0
+    total: Tensor | None = None
     with differentiating():
         for pair in torch.arange(images * copies, device=target.device).split(chunk or images * copies):
             which = pair // copies
             row, wanted = (which[:, None] == image_index).nonzero(as_tuple=True)
             leaf = inputs(which, pair % copies).detach().requires_grad_()
+            total = torch.zeros(len(target), *leaf.shape[1:], device=leaf.device) if total is None else total
             for chosen, gradient in target_gradients(classifier(leaf), leaf, row, target[wanted]):
-                mine = maps[:, None] == wanted[chosen]
-                total = total + weighted_sum(mine, gradient) / copies
-    assert isinstance(total, Tensor)
+                # Only the maps of this pass are touched, or the work would grow with the square of their number.
+                maps, place = wanted[chosen].unique(return_inverse=True)
+                mine = torch.arange(len(maps), device=place.device)[:, None] == place
+                total[maps] += weighted_sum(mine, gradient) / copies
+    assert total is not None
     return total
 
 
