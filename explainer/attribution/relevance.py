@@ -73,10 +73,11 @@ class RelevanceRules(TorchFunctionMode):
         super().__init__()
         self.image = at_least_float32(image.detach()).requires_grad_()
         self._sources = [self.image]  # what the relevance of the pixels is read from
+        self._epsilon_throughout = composite == "epsilon"
         self._flat_is_due = composite == "epsilon_plus_flat"
         self._padded: Callable[[Tensor], Tensor] = torch.clone  # what the model does to the image before that
         self._dense_rule: Rule = partial(_epsilon, epsilon=epsilon)
-        self._convolution_rule: Rule = self._dense_rule if composite == "epsilon" else _plus
+        self._convolution_rule: Rule = self._dense_rule if self._epsilon_throughout else _plus
         self._last: tuple[Tensor, Layer, Rule] | None = None
 
     def relevance(self, score: Tensor, *, more_to_come: bool) -> Tensor:
@@ -163,11 +164,17 @@ class RelevanceRules(TorchFunctionMode):
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Tensor:
-        """As part of the layer before it; alone, it hands relevance down whole."""
+        """As part of the layer before it; alone, by epsilon its shift absorbs a share, else all is handed down."""
         if training or mean is None or variance is None:
             raise CannotExplain(_no_rule("batch_norm with the statistics of the batch"))
         if self._last is None or input is not self._last[0]:
-            return _handed_down(input, lambda value: func(value, mean, variance, weight, bias, eps=eps))
+
+            def alone(value: Tensor) -> Tensor:
+                return func(value, mean, variance, weight, bias, eps=eps)
+
+            # Inputs near zero would get what the shift contributes many times over, of either sign; where only positive
+            # shares are handed on, that can't add up.
+            return alone(at_least_float32(input)) if self._epsilon_throughout else _handed_down(input, alone)
         _, layer, rule = self._last
         scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
         shift = (0 if bias is None else bias) - mean * scale
