@@ -1,4 +1,4 @@
-"""What the methods share that differentiate logits: backward passes after one forward pass, and what they lead through.
+"""What the methods share that differentiate logits: backward passes after one forward pass.
 
 B images, C classes, n inputs of one pass, M maps, N copies of an image, H×W pixels.
 """
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from explainer.attribution.base import differentiating
 from explainer.attribution.perturb import Classifier, weighted_sum
@@ -142,15 +141,3 @@ def integrated_gradients(
 
     mean = mean_gradients(classifier, len(image), image_index, target, on_the_way, steps, chunk)
     return mean * way[image_index].float()
-
-
-def operations(logits: Tensor) -> Iterator[Node]:
-    """Every differentiable operation between the image and the logits, as the autograd graph knows them."""
-    seen: set[Node] = set()
-    waiting = [logits.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [before for before, _ in node.next_functions]
-            yield node

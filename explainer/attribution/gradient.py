@@ -9,9 +9,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from explainer.attribution.backward import integrated_gradients, mean_gradients, operations
+from explainer.attribution.backward import integrated_gradients, mean_gradients
 from explainer.attribution.base import SharingMethod
 from explainer.attribution.checks import number, one_of, whole
+from explainer.attribution.graph import operations
 from explainer.attribution.perturb import (
     ChunkSize,
     checked_chunk_size,
