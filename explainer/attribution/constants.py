@@ -24,7 +24,7 @@ SUMS = {
 }
 """What `+`, `-`, `+=` and `-=` call."""
 
-CONVOLUTIONS = {
+CONVOLUTIONS: dict[Callable[..., Any], int] = {
     **{F.conv1d: 1, F.conv2d: 2, F.conv3d: 3},
     **{F.conv_transpose1d: 1, F.conv_transpose2d: 2, F.conv_transpose3d: 3},
 }
