@@ -123,6 +123,7 @@ class SmoothGrad(_PixelGradient):
         super().__init__(explanandum)
         whole("samples", samples)
         number("noise", noise)
+        whole("seed", seed, least=0)
         self.samples = samples
         self.noise = noise
         self.seed = seed
