@@ -258,6 +258,16 @@ def test_transformers_and_convnext_are_refused(architecture):
         LRP(explanandum)(images(1, 160), torch.tensor([0]))
 
 
+def test_weights_that_are_stored_in_bf16_are_computed_with_in_single_precision():
+    rounded, stored, image, target = built("resnet18"), built("resnet18"), images(2, 64), torch.tensor([0, 2])
+    for module in rounded.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(torch.bfloat16).float()
+    stored.store_in(torch.bfloat16)
+    expected = LRP(rounded)(image, target)
+    torch.testing.assert_close(LRP(stored)(image, target), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
 def test_inference_mode_is_refused():
     with torch.inference_mode(), pytest.raises(CannotExplain, match=r"ask it under torch\.no_grad"):
         LRP(freeze(SmallNet()))(images(), torch.tensor([0, 1]))

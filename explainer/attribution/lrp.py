@@ -54,8 +54,8 @@ class LRP(SharingMethod):
         last = int(turn.max())
         with differentiating(), torch.autocast(image.device.type, enabled=False):
             rules = RelevanceRules(image, self.composite, self.epsilon)
-            with rules:
-                logits = self.explanandum(rules.image)
+            with rules:  # which compute in float32 at least, whatever dtype the weights are stored in
+                logits = self.explanandum(rules.image, autocast=False)
             for index in range(last + 1):
                 rows = (turn == index).nonzero()[:, 0]
                 # Summing over images is safe: no image's logit depends on another image.
