@@ -87,12 +87,17 @@ class Explanandum(nn.Module):
         """Stay in eval mode, whatever a parent module is switched to: dropout off, BatchNorm statistics fixed."""
         return super().train(False)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits [B,C] of normalised images [B,3,H,W]."""
+    def forward(self, image: Tensor, *, autocast: bool = True) -> Tensor:
+        """Logits [B,C] of normalised images [B,3,H,W], which stay as they are whatever the model does to its input.
+
+        Args:
+            image: [B,3,H,W].
+            autocast: as `store_in` has it; False is for a caller who sees to the weights' dtype in every step.
+        """
         if self.model.training:  # someone called `.model.train()`, which this class can't intercept
             self.eval()
-        with self._precision(image.device.type):
-            return self.model(image)
+        with self._precision(image.device.type) if autocast else nullcontext():
+            return self.model(image.clone())  # some normalise it in place
 
     def _precision(self, device_type: str) -> AbstractContextManager[Any]:
         return nullcontext() if self._stored_in is None else torch.autocast(device_type, self._stored_in)

@@ -14,6 +14,7 @@ from torch import nn
 from toy_models import BreakableNet, BrokenError, FlatNet, GapNet, SmallNet, WindowNet, card, freeze, state_of
 
 from explainer.attribution import METHODS, CannotExplain, GradCAM, method_class
+from explainer.attribution.base import SharingMethod
 from explainer.attribution.spec import MethodSpec, parse_method
 from explainer.classifiers import build_classifier
 from explainer.explanandum import Explanandum
@@ -280,6 +281,42 @@ def test_networks_of_its_own_are_named(name):
 
 
 # A learned mask knows nothing of the classifier at hand; every other method must find what it looks at.
+@EVERY
+@pytest.mark.parametrize("target", [[0, 3], [0, -1], [0], [0, 1, 2], [0.0, 1.0]])
+def test_targets_that_are_no_classes_are_refused_with_the_number_of_classes(name, target):
+    with pytest.raises(ValueError, match=r"targets are \[.*\]; give .* each of 2 images, .*from 0 to 2, .* 3 classes"):
+        Case(name).method(images(2), torch.tensor(target))
+
+
+def test_labels_may_lie_on_another_device_than_the_images():
+    class Devices(SharingMethod):
+        def _maps(self, image, image_index, target):
+            assert image.device == image_index.device == target.device
+            return image.sum(dim=1)[image_index]
+
+    maps, image_index, target = Devices(freeze(SmallNet())).present_class_maps(
+        torch.zeros(2, 3, 4, 4, device="meta"), torch.tensor([[1, 0, 1], [0, 0, 0]])
+    )
+    assert maps.device == image_index.device == target.device == torch.device("meta")
+    assert maps.shape == (2, 4, 4)
+
+
+class Normalising(SmallNet):
+    """A classifier that changes what it is given."""
+
+    def forward(self, image):
+        image -= 0.5
+        return super().forward(image)
+
+
+@EVERY
+def test_a_classifier_that_changes_its_input_is_explained_and_the_image_stays(name):
+    case, image = Case(name, Normalising()), images(2)
+    before = image.clone()
+    assert case(image, [0, 1]).isfinite().all()
+    assert torch.equal(image, before)
+
+
 POST_HOC = pytest.mark.parametrize("name", [name for name in METHODS if name not in ("explainer", "random", "center")])
 
 
@@ -403,6 +440,7 @@ WRONG = [
     *("integrated_gradients:steps=1.5", "integrated_gradients:baseline=white", "integrated_gradients:chunk_size=-1"),
     *("lrp:composite=gamma", "lrp:epsilon=0", "xrai:segments=seeds", "xrai:steps=0", "xrai:baselines=[0,2]"),
     *("xrai:baselines=[]", "xrai:chunk_size=0"),
+    *("smooth_grad:seed=1.5", "rise:seed=x", "random:seed=-1", "mask:seed=1.5", "i_gos:seed=x", "igos_pp:seed=1.5"),
     *("mask:learning_rate=fast", "extremal:sigma=0", "igos_pp:edge_sigma=0", "sigcam:iterations=-1"),
 ]
 

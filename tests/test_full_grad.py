@@ -99,6 +99,9 @@ class Added(nn.Module):
         value -= 0.125
         value = torch.sub(value, self.bias[:, None, None]).relu_()
         value = F.conv2d(value, weight=self.weight, bias=self.bias)
+        value = F.conv_transpose2d(value, self.weight, bias=self.bias)
+        value = F.conv1d(value.flatten(2), self.weight[:, :, 0], self.bias).view_as(value)
+        value = torch.add(input=self.image, other=value).clamp(min=0)
         return F.linear(value.mean(dim=(2, 3)) + value.amax(dim=(2, 3)), self.weight[:, :, 0, 0], bias=self.bias)
 
 
@@ -196,6 +199,13 @@ STEPS = {
     "Pow": lambda value: value**2,
     "Hardtanh": nn.ReLU6(),
     "Clamp": lambda value: value.clamp(max=0.1),
+    "Glu": lambda value: F.glu(torch.cat([value, value], dim=1)),
+    "Hardsigmoid": F.hardsigmoid,
+    "Log1P": lambda value: value.relu().log1p(),
+    "Expm1": torch.expm1,
+    "Logsumexp": lambda value: value + value.logsumexp(dim=1, keepdim=True),
+    "Var": lambda value: value + value.var(dim=1, keepdim=True),
+    "Softshrink": lambda value: F.softshrink(value, 0.01),
     "Norm": nn.LayerNorm(3),
     "Gelu": nn.GELU(),
     "Bmm": lambda value: (value[:, :, None] @ value[:, None])[:, 0],
@@ -207,6 +217,62 @@ def test_a_step_that_is_not_linear_piece_by_piece_is_refused_by_name(name):
     pattern = "Reciprocal|Div" if name == "Div" else name
     with pytest.raises(CannotExplain, match=rf"linear pieces.*because of \w*({pattern})\w*; use gradient"):
         FullGrad(freeze(Head(STEPS[name])))(images(), TARGET)
+
+
+UNSEEN = {
+    "threshold": lambda value: F.threshold(value, 5.0, 20.0),
+    "padded": lambda value: F.pad(value, (1, 1, 1, 1), value=2.0),
+    "masked": lambda value: value.masked_fill(value < 0, 0.4),
+    "where": lambda value: torch.where(value > 0, value, torch.tensor(0.7)),
+    "maximum": lambda value: torch.maximum(value, torch.tensor(0.3)),
+    "beside": lambda value: torch.cat([value[:, :2], torch.ones_like(value[:, :1])], dim=1),
+    "lerp": lambda value: torch.lerp(value, torch.ones(()), 0.5),
+    "addcmul": lambda value: torch.addcmul(value, value, value.flip(1)),
+    "addmm": lambda value: torch.addmm(torch.ones(3), value.mean(dim=(2, 3)), torch.eye(3))[..., None, None],
+}
+"""Steps whose constants or curves no list names."""
+
+
+class Between(nn.Module):
+    """A step on the image, before a ReLU and a linear layer."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            self.convolution, self.linear = nn.Conv2d(3, 3, 3), nn.Linear(3, 3)
+
+    def forward(self, image):
+        return self.linear(self.step(self.convolution(image)).relu().mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_terms_that_do_not_sum_up_to_the_logit_are_refused_with_both_numbers(name):
+    method, image = FullGrad(freeze(Between(UNSEEN[name]))), images()
+    with pytest.raises(CannotExplain, match=r"terms sum up to -?[\d.e-]+ where the logit is -?[\d.e-]+, so some step"):
+        method(image, TARGET)
+    with pytest.raises(CannotExplain, match="terms sum up to"):
+        method.present_class_maps(image, torch.ones(3, 3))
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_rounding_is_no_reason_to_refuse(reduced):
+    torch.manual_seed(1)
+    explanandum = Explanandum(uneven(resnet()), card(size=64))
+    if reduced:
+        explanandum.store_in(torch.bfloat16)
+    image = torch.cat([images(1, 64, 64), 50 * images(1, 64, 64), torch.zeros(1, 3, 64, 64)])
+    assert FullGrad(explanandum)(image, TARGET).isfinite().all()
+
+
+def test_a_clamp_may_be_a_relu():
+    clamped, rectified = (
+        FullGrad(freeze(Between(step)))(images(), TARGET)
+        for step in (lambda value: value.clamp(min=0), lambda value: value.clamp_min(0))
+    )
+    torch.testing.assert_close(clamped, FullGrad(freeze(Between(torch.relu)))(images(), TARGET))
+    torch.testing.assert_close(clamped, rectified)
 
 
 @pytest.mark.parametrize("architecture", ["test_vit", "test_convnext", "test_byobnet"])

@@ -3,6 +3,8 @@
 H×W pixels of an image; a map lies in [0, 1].
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -187,6 +189,12 @@ def test_many_methods_are_spread_over_several_pictures(tmp_path):
     files = methods_page.save_pictures([column()], rows, tmp_path / "methods.png")
     assert [file.name for file in files] == ["methods.png", "methods_2.png", "methods_3.png"]
     assert [tile_rows(file) for file in files] == [9, 9, 10]
+
+
+def test_the_page_in_the_repository_has_a_row_for_every_method():
+    page = (Path(methods_page.__file__).parent / "methods.md").read_text()
+    rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert sorted(rows) == sorted(METHODS), "Write the page anew: python docs/methods_page.py --run RUN"
 
 
 def written_page(run, folder, images, *methods):

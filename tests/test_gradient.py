@@ -12,6 +12,7 @@ from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 from captum.attr import Saliency
 from test_method_costs import counted
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy_models import FlatNet, GapNet, SmallNet, card, freeze
 
 from explainer.attribution import METHODS, CannotExplain
@@ -264,6 +265,31 @@ def test_classes_of_an_image_share_its_forward_passes_and_images_without_any_hav
     assert len(maps) == 6
     assert passes.forward == forward
     assert passes.backward == 6 * forward / 3
+
+
+class CountedNumbers(TorchDispatchMode):
+    """Counts the floating-point numbers of all new tensors while it is entered, forwards and backwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        if isinstance(output, torch.Tensor) and output.is_floating_point() and not func._schema.is_mutable:
+            self.count += output.numel()
+        return output
+
+
+@pytest.mark.parametrize(("name", "options"), [("gradient", {}), ("smooth_grad", {"samples": 4, "chunk_size": 2})])
+def test_work_grows_with_the_number_of_classes_not_with_its_square(name, options):
+    method = METHODS[name](freeze(GapNet(classes=24)), **options)
+    counts = []
+    for classes in (8, 16, 24):
+        with CountedNumbers() as numbers:
+            method.present_class_maps(images(1), (torch.arange(24) < classes).float()[None])
+        counts.append(numbers.count)
+    assert counts[2] - counts[1] == pytest.approx(counts[1] - counts[0], rel=0.02)
 
 
 class CutNet(GapNet):

@@ -148,12 +148,25 @@ def test_epsilon_throughout_is_captums_rule():
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
-def test_epsilon_throughout_is_image_times_gradient_in_a_network_of_relus():
-    explanandum, image = freeze(SmallNet()), images(2)
+@pytest.mark.parametrize("architecture", ["small", "densenet121"])
+def test_epsilon_throughout_is_image_times_gradient_in_a_network_of_relus(architecture):
+    explanandum = (freeze(SmallNet()) if architecture == "small" else built(architecture)).double()
+    image, target = images(2, 32).double(), torch.tensor([1, 2])
     leaf = image.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(explanandum(leaf)[:, 1].sum(), leaf)
-    found = LRP(explanandum, "epsilon", epsilon=1e-12)(image, torch.tensor([1, 1]))
-    torch.testing.assert_close(found, (image * gradient).sum(dim=1), rtol=1e-3, atol=1e-5)
+    (gradient,) = torch.autograd.grad(explanandum(leaf)[range(2), target].sum(), leaf)
+    expected = (image * gradient).sum(dim=1).float()
+    found = LRP(explanandum, "epsilon", epsilon=1e-12)(image, target)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_an_image_has_the_same_map_in_a_batch_where_batch_norms_stand_alone(composite):
+    explanandum, image, target = built("densenet121"), images(3, 32), torch.tensor([0, 1, 2])  # single precision
+    method = LRP(explanandum, composite)
+    together = method(image, target)
+    alone = torch.cat([method(image[index, None], target[index, None]) for index in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=5e-3 * float(alone.abs().max()))
+    assert together.abs().sum(dim=(1, 2)).max() < 1000 * explanandum(image).abs().max()  # no quotient explodes
 
 
 def test_a_batch_norm_counts_as_part_of_the_convolution_before_it():
@@ -243,6 +256,16 @@ def test_transformers_and_convnext_are_refused(architecture):
     explanandum = built(architecture, 160)
     with pytest.raises(CannotExplain, match="attention and LayerNorm have none"):
         LRP(explanandum)(images(1, 160), torch.tensor([0]))
+
+
+def test_weights_that_are_stored_in_bf16_are_computed_with_in_single_precision():
+    rounded, stored, image, target = built("resnet18"), built("resnet18"), images(2, 64), torch.tensor([0, 2])
+    for module in rounded.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(torch.bfloat16).float()
+    stored.store_in(torch.bfloat16)
+    expected = LRP(rounded)(image, target)
+    torch.testing.assert_close(LRP(stored)(image, target), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_inference_mode_is_refused():

@@ -5,6 +5,7 @@ B images, T scores of an image, H×W pixels.
 
 import pytest
 import torch
+from torch import nn
 from toy_models import SmallNet, card, freeze
 
 from explainer.attribution import METHODS, CannotExplain
@@ -71,6 +72,53 @@ def test_gradients_pass_through_a_score_that_has_some():
     scored = ScoreExplanandum(lambda image: (image[:, 1] ** 2).sum(dim=(1, 2)), ["green"])
     found = METHODS["gradient"](scored)(IMAGE, torch.tensor([0, 0]))
     torch.testing.assert_close(found, 2 * IMAGE[:, 1])
+
+
+class Scaled(SmallNet):
+    """A SmallNet with numbers of its own that multiply and are added, outside of any layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 8)[:, None, None])
+
+    def forward(self, image):
+        features = 2 * self.features(1 - image) * self.scale + self.scale
+        return self.logits(self.head(self.pool(features).flatten(1)))
+
+
+@pytest.mark.parametrize("name", ["full_grad", "lrp", "guided_backprop"])
+def test_a_network_behind_a_score_need_not_be_frozen(name):
+    model = Scaled().eval()
+    scored = ScoreExplanandum(lambda image: model(image)[:, :1], ["first"])
+    target = torch.tensor([0, 0])
+    found = METHODS[name](scored)(IMAGE, target)
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    torch.testing.assert_close(found, METHODS[name](freeze(Scaled()))(IMAGE, target), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_is_not_frozen_is_refused_for_the_right_reasons_only():
+    model = SmallNet().eval()
+    curved = ScoreExplanandum(lambda image: model(image).tanh()[:, :1], ["first"])
+    with pytest.raises(CannotExplain, match="because of TanhBackward0; use"):
+        METHODS["full_grad"](curved)(IMAGE, torch.tensor([0, 0]))
+    detached = ScoreExplanandum(lambda image: model(image.detach())[:, :1], ["first"])
+    for name, message in (("full_grad", "no gradient with respect to"), ("lrp", "do not depend on the image")):
+        with pytest.raises(CannotExplain, match=message):
+            METHODS[name](detached)(IMAGE, torch.tensor([0, 0]))
+
+
+@pytest.mark.parametrize("form", [torch.Tensor.tolist, torch.Tensor.numpy])
+def test_lists_and_arrays_are_scores_too(form):
+    asked = ScoreExplanandum(lambda image: image.mean(dim=(1, 2, 3)), ["brightness"])
+    told = ScoreExplanandum(lambda image: form(image.mean(dim=(1, 2, 3))), ["brightness"])
+    methods = [METHODS["rise"](scored, masks=10) for scored in (asked, told)]
+    torch.testing.assert_close(*(method(IMAGE, torch.tensor([0, 0])) for method in methods))
+
+
+@pytest.mark.parametrize("names", ["dog", [], [1]])
+def test_names_are_a_list_of_words(names):
+    with pytest.raises(ValueError, match=r"names are .*; give a list of words, one for each score, such as \['dog'\]"):
+        ScoreExplanandum(lambda image: image.mean(dim=(1, 2, 3)), names)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@
 L tokens, C scores of a sequence.
 """
 
-from itertools import product
-
+import numpy as np
 import pytest
 import torch
 
@@ -97,15 +96,20 @@ def test_deletion_closes_the_gap_and_a_mask_token_keeps_the_place():
     assert masked.sentences == [["a", "_", "_"], ["a", "b", "_"], ["_", "b", "c"], ["_", "_", "c"]]
 
 
-def test_windows_go_from_left_to_right_size_by_size_and_longer_ones_than_the_text_keep_all_of_it():
+def test_windows_go_from_left_to_right_and_those_that_keep_the_same_words_are_asked_about_once():
     asked = Asked()
-    TokenPAMIWindow(asked, sizes=[1, 3])(["a", "b"])
-    assert asked.sentences == [["a"], ["b"], ["a"], ["a", "b"], ["a", "b"], ["b"]]
+    TokenPAMIWindow(asked, sizes=[1, 3])(["a", "b", "c"])
+    assert asked.sentences == [["a"], ["b"], ["c"], ["a", "b"], ["a", "b", "c"], ["b", "c"]]
+    asked = Asked()
+    TokenPAMIWindow(asked, sizes=[1, 3])(["a", "b"])  # windows longer than the text keep all of it
+    assert asked.sentences == [["a"], ["b"], ["a", "b"]]
 
 
-def test_every_token_is_in_as_many_windows_as_a_window_has_tokens():
-    for length, size in product((1, 2, 5), (1, 2, 3, 7)):
-        assert torch.cat([window_parts(length, [size]).parts[0:99]]).sum(dim=0).tolist() == [size] * length
+@pytest.mark.parametrize("sizes", [(1,), (2,), (7,), (1, 2, 3), range(1, 60)])
+def test_every_size_of_windows_has_one_vote_on_each_token(sizes):
+    for length in (1, 2, 5):
+        parts, times = window_parts(length, sizes)
+        torch.testing.assert_close(times @ parts[0:999].float(), torch.full((length,), float(len(sizes))))
 
 
 @EVERY
@@ -254,8 +258,10 @@ def test_scores_of_another_shape_are_refused(method, score):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TokenPAMI(linear, ()), "segmentations is empty; give at least one"),
-        (lambda: TokenPAMIWindow(linear, ()), "sizes is empty; give at least one"),
+        (lambda: TokenPAMI(linear, ()), r"segmentations is \(\); give a list of at least one"),
+        (lambda: TokenPAMI(linear, words), "segmentations is <function words.*; give a list of at least one"),
+        (lambda: TokenPAMIWindow(linear, ()), r"sizes is \(\); give a list of at least one"),
+        (lambda: TokenPAMIWindow(linear, 2), "sizes is 2; give a list of at least one"),
         (lambda: TokenPAMIWindow(linear, (0,)), "sizes is 0; give a whole number, at least 1"),
         (lambda: TokenRISE(linear, masks=0), "masks is 0; give a whole number"),
         (lambda: TokenRISE(linear, probability=1.5), "probability is 1.5; give a number above 0, at most 1"),
@@ -268,7 +274,22 @@ def test_wrong_options_are_refused_when_the_method_is_made(make, message):
         make()
 
 
-@pytest.mark.parametrize("labels", [[0, 1], [0, 0, 0, 0, 0, -1]])
+@pytest.mark.parametrize(
+    "numbered",
+    [
+        torch.tensor,
+        np.array,
+        lambda labels: [10**12 * label for label in labels],
+        lambda labels: [7**99] * 2 + labels[2:],
+    ],
+)
+def test_segments_may_have_any_whole_numbers(numbered):
+    labels = [1, 1, 0, 0, 3, 3]
+    expected = TokenPAMI(linear, (lambda tokens: labels,))(SENTENCE)
+    assert torch.equal(TokenPAMI(linear, (lambda tokens: numbered(labels),))(SENTENCE), expected)
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [0, 0, 0, 0, 0, -1], [0.5] * 6, torch.full((6,), 0.5), ["a"] * 6])
 def test_a_segmentation_must_give_each_token_a_number(labels):
     with pytest.raises(ValueError, match="A segmentation gave .* for 6 tokens"):
         TokenPAMI(linear, (lambda tokens: labels,))(SENTENCE)

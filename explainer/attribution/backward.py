@@ -1,4 +1,4 @@
-"""What the methods share that differentiate logits: backward passes after one forward pass, and what they lead through.
+"""What the methods share that differentiate logits: backward passes after one forward pass.
 
 B images, C classes, n inputs of one pass, M maps, N copies of an image, H×W pixels.
 """
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from explainer.attribution.base import differentiating
 from explainer.attribution.perturb import Classifier, weighted_sum
@@ -88,17 +87,19 @@ def mean_gradients(
     Raises:
         CannotExplain: if the logits have no gradient.
     """
-    maps = torch.arange(len(target), device=target.device)
-    total: Tensor | float = 0.0
+    total: Tensor | None = None
     with differentiating():
         for pair in torch.arange(images * copies, device=target.device).split(chunk or images * copies):
             which = pair // copies
             row, wanted = (which[:, None] == image_index).nonzero(as_tuple=True)
             leaf = inputs(which, pair % copies).detach().requires_grad_()
+            total = torch.zeros(len(target), *leaf.shape[1:], device=leaf.device) if total is None else total
             for chosen, gradient in target_gradients(classifier(leaf), leaf, row, target[wanted]):
-                mine = maps[:, None] == wanted[chosen]
-                total = total + weighted_sum(mine, gradient) / copies
-    assert isinstance(total, Tensor)
+                # Only the maps of this pass are touched, or the work would grow with the square of their number.
+                maps, place = wanted[chosen].unique(return_inverse=True)
+                mine = torch.arange(len(maps), device=place.device)[:, None] == place
+                total[maps] += weighted_sum(mine, gradient) / copies
+    assert total is not None
     return total
 
 
@@ -140,15 +141,3 @@ def integrated_gradients(
 
     mean = mean_gradients(classifier, len(image), image_index, target, on_the_way, steps, chunk)
     return mean * way[image_index].float()
-
-
-def operations(logits: Tensor) -> Iterator[Node]:
-    """Every differentiable operation between the image and the logits, as the autograd graph knows them."""
-    seen: set[Node] = set()
-    waiting = [logits.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [before for before, _ in node.next_functions]
-            yield node

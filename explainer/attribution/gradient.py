@@ -9,9 +9,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from explainer.attribution.backward import integrated_gradients, mean_gradients, operations
+from explainer.attribution.backward import integrated_gradients, mean_gradients
 from explainer.attribution.base import SharingMethod
 from explainer.attribution.checks import number, one_of, whole
+from explainer.attribution.graph import operations
 from explainer.attribution.perturb import (
     ChunkSize,
     checked_chunk_size,
@@ -122,6 +123,7 @@ class SmoothGrad(_PixelGradient):
         super().__init__(explanandum)
         whole("samples", samples)
         number("noise", noise)
+        whole("seed", seed, least=0)
         self.samples = samples
         self.noise = noise
         self.seed = seed

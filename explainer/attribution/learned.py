@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from explainer.attribution.base import AttributionMethod, evaluating
+from explainer.attribution.base import AttributionMethod, evaluating, present_classes
 from explainer.explanandum import Explanandum
 from explainer.masking import MaskLogits, probability
 from explainer.network import Explainer, mask_logits
@@ -42,7 +42,7 @@ class LearnedExplainer(AttributionMethod):
 
     def present_class_maps(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All present classes from the same pass."""
-        image_index, target = labels.bool().nonzero(as_tuple=True)
+        image_index, target = present_classes(image, labels)
         return probability(self._logits(image)[image_index, target]), image_index, target
 
     def _logits(self, image: Tensor) -> MaskLogits:

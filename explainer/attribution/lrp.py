@@ -21,7 +21,8 @@ class LRP(SharingMethod):
     Maps are negative where pixels speak against the class. They sum to the logit, but for what biases absorb, and z+
     loses where an output that is negative has no positive share (not in networks of ReLUs); their mean over colours
     (PAMI, App. B) would be a third of them. BatchNorm is merged into the convolution before it, residual connections
-    share in proportion. Attention and LayerNorm have no rule here.
+    share in proportion. A BatchNorm without a convolution before it, as in DenseNets, hands relevance down whole; under
+    `epsilon` it is a linear step, whose shift absorbs its share. Attention and LayerNorm have no rule here.
 
     Args:
         explanandum: the classifier.
@@ -53,8 +54,8 @@ class LRP(SharingMethod):
         last = int(turn.max())
         with differentiating(), torch.autocast(image.device.type, enabled=False):
             rules = RelevanceRules(image, self.composite, self.epsilon)
-            with rules:
-                logits = self.explanandum(rules.image)
+            with rules:  # which compute in float32 at least, whatever dtype the weights are stored in
+                logits = self.explanandum(rules.image, autocast=False)
             for index in range(last + 1):
                 rows = (turn == index).nonzero()[:, 0]
                 # Summing over images is safe: no image's logit depends on another image.

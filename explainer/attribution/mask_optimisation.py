@@ -250,6 +250,9 @@ class IntegratedDescent:
     seed: int = 0
     first_step: float = 200.0
 
+    def __post_init__(self) -> None:
+        whole("seed", self.seed, least=0)
+
     def __call__(self, game: DeletionGame, masks: Tensor, baseline: BaselineOf) -> Iterator[Tensor]:
         """The masks [B,K,h,w] after each iteration."""
         draws = noise_draws(game.image, self.iterations, self.steps, self.noise, self.seed)

@@ -8,7 +8,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from explainer.attribution.checks import number, one_of
+from explainer.attribution.checks import number, one_of, whole
 from explainer.attribution.mask_optimisation import (
     DeletionGame,
     MaskOptimiser,
@@ -66,6 +66,7 @@ class EMP(MaskOptimiser):
         checked_descent(iterations)
         number("learning_rate", learning_rate)
         one_of("score", score, get_args(Score))
+        whole("seed", seed, least=0)
         self.score = score
         self.iterations = iterations
         self.learning_rate = learning_rate

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explainer.attribution.base import AttributionMethod, no_maps
+from explainer.attribution.base import AttributionMethod, no_maps, present_classes
 from explainer.attribution.checks import flag, number, one_of, whole
 from explainer.attribution.pami_parts import Parts, Segments, Shape, Windows, average_over_parts, contributions
 from explainer.attribution.perturb import (
@@ -72,7 +72,7 @@ class _PAMI(AttributionMethod):
     @torch.no_grad()
     def present_class_maps(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All present classes of an image from the same passes, as far as they have the same parts."""
-        image_index, target = labels.bool().nonzero(as_tuple=True)
+        image_index, target = present_classes(image, labels)
         counts = labels.bool().sum(dim=1).tolist()
         maps = self._maps(image, list(target.split(counts)[: len(image)]))
         return torch.cat([no_maps(image), *maps]), image_index, target

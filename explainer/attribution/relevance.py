@@ -7,7 +7,7 @@ the layers have the gradients that their rules ask for (Montavon et al., LRP: An
 sum, a mean, a view of another shape, needs no rule: its gradient hands relevance down in proportion already.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from explainer.attribution.graph import Dependence
 from explainer.capture import CannotExplain
 from explainer.masking import at_least_float32
 
@@ -73,10 +74,12 @@ class RelevanceRules(TorchFunctionMode):
         super().__init__()
         self.image = at_least_float32(image.detach()).requires_grad_()
         self._sources = [self.image]  # what the relevance of the pixels is read from
+        self._depends = Dependence(self._sources)
+        self._epsilon_throughout = composite == "epsilon"
         self._flat_is_due = composite == "epsilon_plus_flat"
         self._padded: Callable[[Tensor], Tensor] = torch.clone  # what the model does to the image before that
         self._dense_rule: Rule = partial(_epsilon, epsilon=epsilon)
-        self._convolution_rule: Rule = self._dense_rule if composite == "epsilon" else _plus
+        self._convolution_rule: Rule = self._dense_rule if self._epsilon_throughout else _plus
         self._last: tuple[Tensor, Layer, Rule] | None = None
 
     def relevance(self, score: Tensor, *, more_to_come: bool) -> Tensor:
@@ -106,7 +109,7 @@ class RelevanceRules(TorchFunctionMode):
         if not args and "input" in kwargs:
             args = (kwargs.pop("input"),)
         name = getattr(func, "__name__", str(func)).strip("_")
-        depending = len(list(_depending([*args, *kwargs.values()])))
+        depending = self._depending([*args, *kwargs.values()])
         if not depending:
             return func(*args, **kwargs)
         if name in ("conv2d", "linear"):
@@ -120,12 +123,24 @@ class RelevanceRules(TorchFunctionMode):
         output = func(*args, **kwargs)
         if name in GATES:
             return output.detach()
-        if not list(_depending([output])):  # a shape, say
+        if not self._depending([output]):  # a shape, say
             return output
-        if not _is_linear(name, args, depending):
+        if not self._is_linear(name, args, depending):
             raise CannotExplain(_no_rule(name, depending))
         self._last = None  # perhaps it changed that layer's output in place
         return output
+
+    def _depending(self, values: Iterable[Any]) -> int:
+        """How many tensors among arguments or results, also within lists of them, depend on the image."""
+        return sum(
+            self._depending(value) if isinstance(value, tuple | list) else self._depends(value) for value in values
+        )
+
+    def _is_linear(self, name: str, args: Sequence[Any], depending: int) -> bool:
+        """Whether the function of that name is linear in what depends on the image, of which there is so much."""
+        if name in QUOTIENTS:
+            return not self._depending(args[1:])
+        return name in PROPORTIONAL or (name in PRODUCTS and depending == 1)
 
     def _layer(
         self,
@@ -163,11 +178,17 @@ class RelevanceRules(TorchFunctionMode):
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Tensor:
-        """As part of the layer before it; alone, it hands relevance down whole."""
+        """As part of the layer before it; alone, by epsilon its shift absorbs a share, else all is handed down."""
         if training or mean is None or variance is None:
             raise CannotExplain(_no_rule("batch_norm with the statistics of the batch"))
         if self._last is None or input is not self._last[0]:
-            return _handed_down(input, lambda value: func(value, mean, variance, weight, bias, eps=eps))
+
+            def alone(value: Tensor) -> Tensor:
+                return func(value, mean, variance, weight, bias, eps=eps)
+
+            # Inputs near zero would get what the shift contributes many times over, of either sign; where only positive
+            # shares are handed on, that can't add up.
+            return alone(at_least_float32(input)) if self._epsilon_throughout else _handed_down(input, alone)
         _, layer, rule = self._last
         scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
         shift = (0 if bias is None else bias) - mean * scale
@@ -233,22 +254,6 @@ def _shared(value: Tensor, shares: Tensor, stabiliser: float = STABILISER) -> Te
     total = shares.detach()
     ratio = value / (total + torch.full_like(total, stabiliser).copysign(total))
     return value + (shares - total) * ratio
-
-
-def _depending(values: Iterable[Any]) -> Iterator[Tensor]:
-    """Those tensors among arguments or results, also within lists of them, that depend on the image."""
-    for value in values:
-        if isinstance(value, Tensor) and value.requires_grad:
-            yield value
-        elif isinstance(value, tuple | list):
-            yield from _depending(value)
-
-
-def _is_linear(name: str, args: Sequence[Any], depending: int) -> bool:
-    """Whether the function of that name is linear in what depends on the image, of which there is so much."""
-    if name in QUOTIENTS:
-        return not list(_depending(args[1:]))
-    return name in PROPORTIONAL or (name in PRODUCTS and depending == 1)
 
 
 def _no_rule(name: str, depending: int = 1) -> str:

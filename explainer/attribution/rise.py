@@ -86,6 +86,7 @@ class RISE(SharingMethod):
         whole("masks", masks)
         whole("cells", cells)
         number("probability", probability, most=1)
+        whole("seed", seed, least=0)
         self.masks = masks
         self.cells = cells
         self.probability = probability

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explainer.attribution.base import AttributionMethod, no_maps
+from explainer.attribution.base import AttributionMethod, no_maps, present_classes
 from explainer.attribution.checks import one_of
 from explainer.attribution.perturb import (
     ChunkSize,
@@ -72,7 +72,7 @@ class ScoreCAM(AttributionMethod):
     @torch.no_grad()
     def present_class_maps(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All present classes of an image from the same passes."""
-        image_index, target = labels.bool().nonzero(as_tuple=True)
+        image_index, target = present_classes(image, labels)
         used, counts = image_index.unique(return_counts=True)
         if len(used) == 0:
             return no_maps(image), image_index, target

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from explainer.attribution.base import AttributionMethod, no_maps
+from explainer.attribution.checks import whole
 from explainer.explanandum import Explanandum
 
 
@@ -26,6 +27,7 @@ class Random(AttributionMethod):
 
     def __init__(self, explanandum: Explanandum, seed: int = 0) -> None:
         super().__init__(explanandum)
+        whole("seed", seed, least=0)
         self.seed = seed
 
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:

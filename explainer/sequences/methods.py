@@ -5,6 +5,7 @@ L tokens, N sequences that are scored at once, C scores of a sequence, P parts.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -101,8 +102,8 @@ class TokenPAMIWindow(TokenMethod):
         self, score: Score, sizes: Sequence[int] = (1, 2, 3), mask_token: Token = None, chunk_size: int = 64
     ) -> None:
         super().__init__(score, mask_token, chunk_size)
-        if not sizes:
-            raise ValueError("sizes is empty; give at least one, e.g. sizes=(1, 2, 3).")
+        if isinstance(sizes, int) or not sizes:
+            raise ValueError(f"sizes is {sizes!r}; give a list of at least one, e.g. sizes=(1, 2, 3).")
         for size in sizes:
             whole("sizes", size)
         self.sizes = tuple(sizes)
@@ -131,8 +132,10 @@ class TokenPAMI(TokenMethod):
         chunk_size: int = 64,
     ) -> None:
         super().__init__(score, mask_token, chunk_size)
-        if not segmentations:
-            raise ValueError("segmentations is empty; give at least one, e.g. segmentations=(words, phrases).")
+        if callable(segmentations) or not segmentations:
+            raise ValueError(
+                f"segmentations is {segmentations!r}; give a list of at least one, e.g. segmentations=(words, phrases)."
+            )
         self.segmentations = tuple(segmentations)
 
     def _parts(self, tokens: Sequence[Token]) -> WeightedParts:
@@ -140,12 +143,15 @@ class TokenPAMI(TokenMethod):
 
 
 def _labels(segment: Segmentation, tokens: Sequence[Token]) -> Tensor:
-    labels = list(segment(tokens))
-    if len(labels) != len(tokens) or min(labels) < 0:
+    """The segment of each token, counted from 0: a table is made of so many rows as the largest number says."""
+    given = segment(tokens)
+    labels = given.tolist() if isinstance(given, Tensor) else list(given)
+    if len(labels) != len(tokens) or not all(isinstance(label, Integral) and label >= 0 for label in labels):
         raise ValueError(
-            f"A segmentation gave {labels} for {len(tokens)} tokens; it must give each a number, at least 0."
+            f"A segmentation gave {labels} for {len(tokens)} tokens; it must give each a whole number, at least 0."
         )
-    return torch.tensor(labels)
+    numbers = {label: number for number, label in enumerate(sorted(set(labels)))}
+    return torch.tensor([numbers[label] for label in labels])
 
 
 class TokenRISE(TokenMethod):

@@ -4,7 +4,6 @@ L tokens, P parts, S segmentations; a part is a bool mask [L], True where it kee
 """
 
 from collections.abc import Sequence
-from math import lcm
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +20,7 @@ class WeightedParts(NamedTuple):
 
     Attributes:
         parts: the masks [P,L], whole or made when they are asked for.
-        times: how often each counts in the mean over the parts that keep a token, [P].
+        times: how much each counts in the mean over the parts that keep a token, [P].
     """
 
     parts: Parts
@@ -57,15 +56,17 @@ def window_parts(length: int, sizes: Sequence[int]) -> WeightedParts:
     """Windows of neighbouring tokens (PAMI, strategy I), from left to right, size by size.
 
     They are clipped at both ends, as an image's are at its border, so that each token is in as many windows as a window
-    has tokens. The windows of one size share one vote on each token, so that every size counts alike.
+    has tokens. The windows of one size share one vote on each token, so that every size counts alike. Those that keep
+    the same tokens are one part.
     """
-    position = torch.arange(length)
-    found, times = [], []
+    votes: dict[tuple[int, int], float] = {}
     for size in sizes:
-        first = torch.arange(1 - size, length)[:, None]
-        found.append((position >= first) & (position < first + size))
-        times.append(torch.full((len(first),), lcm(*sizes) // size))
-    return WeightedParts(torch.cat(found), torch.cat(times))
+        for first in range(1 - size, length):
+            window = max(0, first), min(length, first + size)
+            votes[window] = votes.get(window, 0) + 1 / size
+    position = torch.arange(length)
+    start, stop = torch.tensor(list(votes)).T[:, :, None]
+    return WeightedParts((position >= start) & (position < stop), torch.tensor(list(votes.values())))
 
 
 def random_parts(length: int, count: int, probability: float, seed: int) -> WeightedParts:
