@@ -73,7 +73,7 @@ def _noise(image_size: int) -> Tensor:
 
 def _logits(model: nn.Module, image: Tensor) -> Tensor:
     try:
-        output: Any = model(image)
+        output: Any = model(image.clone())  # as an explanandum does, which may change its input in place
     except Exception as error:
         raise ValueError(
             f"The classifier fails on a batch of images {list(image.shape)}: {type(error).__name__}: {error} "
