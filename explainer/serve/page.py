@@ -187,7 +187,7 @@ def _sliders() -> None:
     """They change the picture in the browser; the server hears nothing of it."""
     import gradio as gr
 
-    with gr.Row(elem_id="sliders"):
+    with gr.Row():
         opacity = gr.Slider(0, 100, round(100 * OPACITY), step=1, label="Opacity, %", elem_id="opacity")
         threshold = gr.Slider(0, 100, round(100 * THRESHOLD), step=1, label="Threshold, %", elem_id="threshold")
     for slider in (opacity, threshold):

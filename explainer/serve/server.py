@@ -3,13 +3,16 @@
 import ipaddress
 import logging
 import os
+import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from explainer.entry import TERMINATED
 from explainer.serve.guard import Guard, Rules
 from explainer.serve.options import ServeOptions
 from explainer.serve.overlays import script, style
@@ -27,7 +30,7 @@ GOODBYE = 2
 
 
 def serve(studio: Studio, choice: Choice, options: ServeOptions, title: str) -> None:
-    """Serve the page until Ctrl-C.
+    """Serve the page until Ctrl-C, or until the process is told to end; then nothing is left of what was uploaded.
 
     Args:
         studio: that does the work.
@@ -38,6 +41,7 @@ def serve(studio: Studio, choice: Choice, options: ServeOptions, title: str) -> 
     Raises:
         OSError: if the address can't be listened at.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # else the folder would stay
     with listening(options.host, options.port) as listener, prepared(studio, choice, options, title) as server:
         if not is_loopback(options.host):
             print(
