@@ -100,6 +100,14 @@ class Result:
         return {command: stems for command, stems in found.items() if command}
 
 
+def flattened(facts: Any, name: str = "") -> list[tuple[str, str]]:
+    """Nested facts as pairs of `name.option` and value."""
+    if not isinstance(facts, dict):
+        return [(name, str(facts))]
+    before = f"{name}." if name else ""
+    return [pair for key, value in facts.items() for pair in flattened(value, f"{before}{key}")]
+
+
 def open_results(folders: Sequence[Path]) -> list[Result]:
     """The evaluation folders with names that tell them apart; for a run's folder its `evaluation` is taken.
 
