@@ -12,7 +12,7 @@ from explainer.report.page_compare import changes, most_different
 from explainer.report.page_content import comparison_of
 from explainer.report.page_data import open_results
 from explainer.report.page_intervals import intervals
-from explainer.report.tables import read_table, write_csv, write_table
+from explainer.report.tables import write_csv, write_table
 
 
 def run(folder, table, rows, **facts):
