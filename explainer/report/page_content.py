@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from explainer.report.page_charts import Chart, change_charts, charts_of
+from explainer.report.names import names_in
+from explainer.report.page_change_charts import change_charts
+from explainer.report.page_charts import Chart, charts_of
 from explainer.report.page_compare import Change, changes, most_different, warnings_of
 from explainer.report.page_data import CURVES, Result, flattened
 from explainer.report.page_sections import ABOUT, About
@@ -55,8 +57,10 @@ class Comparison:
         before: name of the first.
         after: name of the second.
         found: all scores that both have.
+        names: what the methods are called.
         table: of them.
         images: those that changed most.
+        different: their names.
         charts: of the differences.
         warnings: in what the two can't be compared.
         left_out: tables that both have, and that can't be compared image by image.
@@ -65,8 +69,10 @@ class Comparison:
     before: str
     after: str
     found: list[Change]
+    names: dict[str, str]
     table: ShownTable
     images: ShownTable | None
+    different: list[str]
     charts: list[Chart]
     warnings: list[str]
     left_out: list[str]
@@ -118,8 +124,10 @@ def comparison_of(before: Result, after: Result) -> Comparison:
         before.name,
         after.name,
         found,
+        names_in(rows),
         table_of_rows(rows or [{"method": None}], "comparison"),
         table_of_rows(different, "most_different") if different else None,
+        list(dict.fromkeys(row["image"] for row in different)),
         change_charts(rows),
         warnings_of(before, after, compared),
         [stem for stem in before.shown if before.facts(stem) and stem in after.shown and stem not in compared],

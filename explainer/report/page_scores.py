@@ -16,7 +16,7 @@ OUTCOMES = {
     "fp": {"precision": (0.0, 1.0), "recall": (0.0, 0.0), "f_score": (0.0, 1.0)},
     "fn": {"precision": (0.0, 0.0), "recall": (0.0, 1.0), "f_score": (0.0, 1.0)},
 }
-"""What a hit, a false alarm and a miss add above and below the line of a score; what adds nothing counts as an image."""
+"""What a hit, a false alarm and a miss add above and below the line; an image that adds nothing is one nevertheless."""
 FACTS = frozenset(("classifier", "method", "image", "target", "none"))
 """Columns of the masking table that are no class."""
 

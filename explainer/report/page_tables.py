@@ -1,12 +1,13 @@
 """Tables of the report page: what is shown of a CSV file, with its best numbers, and the summary of the best."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from explainer.report.names import METHOD_COLUMNS, names_in
 from explainer.report.page_data import RUN, Result, merged
 from explainer.report.page_ranking import DIFFERENCES, GROUPS, Ranking, Tested, rankings, tested
 from explainer.report.page_sections import BETTER
-from explainer.report.tables import MISSING, Cell, Column, Row, shown_columns
+from explainer.report.tables import MISSING, Column, Row, shown_columns
 
 MOST_ROWS = 2000
 """Of a table on the page; the CSV file, which is linked, has them all."""
@@ -16,12 +17,15 @@ PARTS = {*GROUPS, "value", "rank", "depth", "fraction"} - {RUN}
 """Columns of tables whose rows are of several groups."""
 
 
+Value = str | int | float | None
+
+
 @dataclass(frozen=True)
 class ShownCell:
     """A cell.
 
     Args:
-        text: what is read.
+        text: what is read; a method's name as the papers write it.
         interval: in brackets; empty where there is none.
         value: as the CSV has it, by which the table is sorted; None if it is empty.
         mark: whether it is the best of its group, or tied with the best.
@@ -29,7 +33,7 @@ class ShownCell:
 
     text: str
     interval: str
-    value: str | int | float | None
+    value: Value
     mark: str = ""
 
 
@@ -63,6 +67,11 @@ class ShownTable:
     tested: bool
 
     @property
+    def bounded(self) -> bool:
+        """Whether any number has its interval beside it."""
+        return any(cell.interval for row in self.rows for cell in row)
+
+    @property
     def several(self) -> bool:
         """Whether rows are of several runs."""
         return any(column.name == RUN for column in self.columns)
@@ -81,16 +90,20 @@ def table_of_rows(rows: list[Row], stem: str, pairs: Tested | None = None) -> Sh
     shown = shown_columns(rows)
     marks = {column.name: _marks(rows, column, pairs) if column.name in better else {} for column in shown}
     columns = [ShownColumn(column.name, column.numeric, better.get(column.name, 0)) for column in shown]
+    names = names_in(rows)
     cells = [
-        [_cell(column.cells[place], row[column.name], marks[column.name].get(place, "")) for column in shown]
+        [_cell(column, place, row[column.name], marks[column.name].get(place, ""), names) for column in shown]
         for place, row in enumerate(rows[:MOST_ROWS])
     ]
     present = frozenset(cell.mark for row in cells for cell in row if cell.mark)
     return ShownTable(stem, columns, cells, len(rows), present, bool(pairs))
 
 
-def _cell(cell: Cell, value: str | int | float | None, mark: str) -> ShownCell:
-    return ShownCell(cell.text, cell.interval, value, mark)
+def _cell(column: Column, place: int, value: Value, mark: str, names: Mapping[str, str]) -> ShownCell:
+    text, interval = column.cells[place]
+    if column.name in METHOD_COLUMNS:
+        text = names.get(str(value), text)
+    return ShownCell(text, interval, value, mark)
 
 
 def _marks(rows: list[Row], column: Column, pairs: Tested) -> dict[int, str]:
@@ -138,4 +151,5 @@ def _doubts(rows: list[Row], ranking: Ranking) -> str:
 
 
 def _names(rows: list[Row], places: list[int]) -> str:
-    return ", ".join(str(rows[place]["method"]) for place in places)
+    names = names_in(rows)
+    return ", ".join(names.get(str(rows[place]["method"]), MISSING) for place in places)
