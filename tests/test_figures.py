@@ -13,7 +13,7 @@ from explainer.report.evaluation import write_files
 from explainer.report.examples import plot_examples
 from explainer.report.figures.__main__ import main
 from explainer.report.figures.maps import SUPERPIXELS
-from explainer.report.figures.sheet import TALLEST
+from explainer.report.figures.sheet import TALLEST, styled, text_width
 from explainer.report.gallery import Column, draw_truth, overlay, to_tile
 from explainer.report.names import NAMES, method_names
 
@@ -251,6 +251,18 @@ def test_text_is_as_large_as_in_the_paper(drawn):
         sizes = {text.get_fontsize() for text in figure.texts}
         sizes |= {label.get_fontsize() for axes in figure.axes for label in (axes.xaxis.label, *axes.get_xticklabels())}
         assert all(8 <= size <= 9 for size in sizes)
+
+
+def test_on_coarse_pixels_long_names_are_as_wide_as_on_paper(tmp_path):
+    write_files({"sanity_examples_tiles": toy.sanity_examples(("fc", "layer3.0.downsample.1", "conv1"))}, tmp_path)
+    figure = figures.sanity_strip(tmp_path)
+    figure.set_dpi(100)
+    with styled():
+        figure.canvas.draw()
+        tops = {text.get_text(): text.get_window_extent().y1 for text in figure.texts}
+        name = next(text for text in figure.texts if text.get_text() == "layer3.0.downsample.1")
+        assert name.get_window_extent().height <= 100 * text_width(name.get_text()) + 2.5  # it was 5 more
+    assert max(tops.values()) <= figure.bbox.y1
 
 
 def test_a_column_is_narrower_than_a_page_and_too_many_tiles_are_an_error(folder):

@@ -137,7 +137,7 @@ def _leader(rows: list[Row], stem: str, column: Column, ranking: Ranking) -> Row
     return {
         **({RUN: rows[first][RUN]} if RUN in rows[first] else {}),
         **{"table": stem.replace("_", " "), "measure": column.name, "best": _names(rows, ranking.best)},
-        "value": f"{cell.text} {cell.interval}".strip(),
+        "value": f"{cell.text} {cell.interval}".strip().replace(" ", "\N{NO-BREAK SPACE}"),
         "not told apart from": _doubts(rows, ranking),
     }
 
