@@ -46,7 +46,8 @@ class EvaluateOptions:
         shortcut_class: Plant the shortcut of this class in shapes, if the run itself has none.
         other_run: A run to compare with in the shortcut table, e.g. one whose classifier never saw the shortcut.
         figures: Draw the papers' figures too, as PDF and PNG, into OUTPUT/figures (see docs/figures.md).
-        tensorboard: Log tables, curves, figures and the gallery there too, e.g. RUN/tensorboard, beside the training.
+        tensorboard: Log tables, curves, figures and the gallery, which becomes a table too, there, e.g.
+            RUN/tensorboard, beside the training.
         report: Write report/index.html too: a page with tables, charts and a gallery, which becomes a table too.
         runs: Several runs instead of one; what differs between them stands on one page.
     """
@@ -232,13 +233,13 @@ def parse_evaluation(arguments: list[str]) -> tuple[EvaluateOptions, Wishes, Mac
         tables = [*tables, ABLATION]
     if ABLATION in tables and not ablations:
         raise ValueError("The table 'ablation' needs an option under test, e.g. --ablate group_cam:groups=1,4,8,16,32.")
-    if options.report or options.runs:
+    if options.report or options.runs or options.tensorboard:
         tables = list(dict.fromkeys([*tables, *tables_of_page(methods)])) if ALL not in tables else tables
     wishes = Wishes(list(dict.fromkeys(methods)), tables, ablations, given["ablation_tables"], table)
     return options, wishes, to_dataclass(MachineOptions, given)
 
 
 def tables_of_page(methods: list[str]) -> list[str]:
-    """Those that the page takes its pictures from."""
+    """Those that the page and TensorBoard take their pictures from."""
     trained = any(parse_method(text).is_trained for text in methods)
     return [GalleryTable.name, *([TopClassesTable.name] if trained else [])]

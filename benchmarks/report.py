@@ -81,7 +81,8 @@ def _write_scores(folder: Path, table: str, measures: Sequence[str], names: Name
         ],
         folder / table,
     )
-    write_table(_differences(names.methods, measures, means, len(names.images)), folder / f"{table}_differences")
+    if differences := _differences(names.methods, measures, means, len(names.images)):
+        write_table(differences, folder / f"{table}_differences")
     facts = {"data": "Made up", "split": "test", "images": len(names.images), "explanandum": "none"}
     command = {"command": f"python evaluate.py --tables {table}", "options": {"step": 0.01}}
     (folder / f"{table}.json").write_text(json.dumps(facts | command))

@@ -70,8 +70,10 @@ def test_one_run_or_several_but_not_both(capsys):
     assert "Give either --run RUN (or --runs RUN RUN)" in capsys.readouterr().err
 
 
-def test_the_page_asks_for_its_pictures_and_only_a_trained_method_for_its_masks():
+def test_the_page_and_tensorboard_ask_for_their_pictures_and_only_a_trained_method_for_its_masks():
     assert parse_evaluation(["--run", "a", "--report"])[1].tables == ["segmentation", "gallery", "top_classes"]
     assert parse_evaluation(["--run", "a", "--report", "--methods", "rise"])[1].tables == ["segmentation", "gallery"]
     assert parse_evaluation(["--run", "a"])[1].tables == ["segmentation"]
+    logged = parse_evaluation(["--run", "a", "--tensorboard", "b"])[1].tables
+    assert logged == ["segmentation", "gallery", "top_classes"]
     assert parse_evaluation(["--run", "a", "--report", "--tables", "all"])[1].tables == ["all"]

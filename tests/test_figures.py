@@ -9,9 +9,11 @@ from PIL import Image
 from test_plots import assert_apart, boxes
 
 from explainer.report import figures
+from explainer.report.evaluation import write_files
+from explainer.report.examples import plot_examples
 from explainer.report.figures.__main__ import main
 from explainer.report.figures.maps import SUPERPIXELS
-from explainer.report.figures.sheet import TALLEST
+from explainer.report.figures.sheet import TALLEST, styled, text_width
 from explainer.report.gallery import Column, draw_truth, overlay, to_tile
 from explainer.report.names import NAMES, method_names
 
@@ -251,6 +253,18 @@ def test_text_is_as_large_as_in_the_paper(drawn):
         assert all(8 <= size <= 9 for size in sizes)
 
 
+def test_on_coarse_pixels_long_names_are_as_wide_as_on_paper(tmp_path):
+    write_files({"sanity_examples_tiles": toy.sanity_examples(("fc", "layer3.0.downsample.1", "conv1"))}, tmp_path)
+    figure = figures.sanity_strip(tmp_path)
+    figure.set_dpi(100)
+    with styled():
+        figure.canvas.draw()
+        tops = {text.get_text(): text.get_window_extent().y1 for text in figure.texts}
+        name = next(text for text in figure.texts if text.get_text() == "layer3.0.downsample.1")
+        assert name.get_window_extent().height <= 100 * text_width(name.get_text()) + 2.5  # it was 5 more
+    assert max(tops.values()) <= figure.bbox.y1
+
+
 def test_a_column_is_narrower_than_a_page_and_too_many_tiles_are_an_error(folder):
     assert figures.methods_strip(folder, figures.Choice(width=figures.COLUMN)).get_size_inches()[0] <= figures.COLUMN
     for name in ("methods", "curve_strip"):
@@ -288,7 +302,7 @@ def test_what_can_be_drawn_is_drawn_and_the_rest_is_told_unless_it_was_asked_for
     assert {file.stem for file in files} == {"methods", "top_classes", "curves", "curve_strip", "sanity_strip"}
     assert all(file.parent == tmp_path / "figures" and file.is_file() for file in files)
     said = capsys.readouterr().out
-    assert "No figure ablation: " in said and "No figure backbones: " in said
+    assert "No figures of what was not evaluated: ablation, backbones, superpixels (" in said
     with pytest.raises(ValueError, match="has no ablation.csv"):
         figures.write_figures(tmp_path, only=["ablation"])
     with pytest.raises(ValueError, match="Unknown figure 'method'; choose some of: methods, top_classes"):
@@ -304,6 +318,52 @@ def test_the_command_writes_what_is_asked_for_and_a_mistake_is_one_line(folder, 
     with pytest.raises(SystemExit) as stopped:
         main([str(tmp_path), "--only", "methods"])
     assert re.fullmatch(r"error: .* has no examples_tiles.csv; evaluate with --tables examples .*", str(stopped.value))
+
+
+EMPTIED = {
+    "examples_tiles": ("methods", "probability"),
+    "top_classes_tiles": ("top_classes", "cls", "ama"),
+    "curve_examples": ("curve_strip", "insertion"),
+    "curve_examples_tiles": ("curve_strip", "probability"),
+    "sanity_examples_tiles": ("sanity_strip", "rank_correlation"),
+}
+"""The figures of tables, and columns in which a cell may be empty."""
+
+
+@pytest.mark.parametrize("table", EMPTIED)
+def test_empty_cells_are_dashes(tmp_path, table):
+    name, *columns = EMPTIED[table]
+    rows = {**toy.curve_examples(), "examples_tiles": toy.examples(), "top_classes_tiles": toy.top_classes()}
+    rows["sanity_examples_tiles"] = toy.sanity_examples()
+    write_files(rows | {table: [row | dict.fromkeys(columns) for row in rows[table]]}, tmp_path)
+    assert any("–" in text for text in written(figures.FIGURES[name](tmp_path, figures.Choice())))
+    if table == "examples_tiles":
+        plot_examples(tmp_path / f"{table}.csv", tmp_path / "examples.png")
+
+
+def test_a_method_that_lacks_a_layer_has_a_cross_there(tmp_path):
+    rows = toy.sanity_examples(methods=("grad_cam", "rise"))
+    kept = [row for row in rows if (row["method"], row["mode"], row["depth"]) != ("grad_cam", "independent", 3)]
+    write_files({"sanity_examples_tiles": kept}, tmp_path)
+    figure = figures.sanity_strip(tmp_path)
+    assert written(figure)[2:5] == list(toy.LAYERS)
+    assert [place for place, one in enumerate(toy.pictures_of(figure)) if one is None] == [3, 8]
+
+
+def test_one_broken_table_costs_no_other_figure(tmp_path, capsys, monkeypatch):
+    write_files({**toy.curve_examples(), "ablation": toy.ablation()}, tmp_path)
+    broken = {"methods": lambda *_: [][0], "curve_strip": lambda *_: None + 1}
+    monkeypatch.setattr(figures, "FIGURES", {**figures.FIGURES, **broken})
+    assert {file.stem for file in figures.write_figures(tmp_path, formats=["png"], dpi=50)} == {"ablation"}
+    said = capsys.readouterr().out
+    assert "No figure methods: IndexError" in said and "No figure curve_strip: TypeError" in said
+
+
+def test_a_folder_that_is_not_there_and_one_that_holds_nothing_end_with_an_error(tmp_path):
+    for folder, message in ((tmp_path / "none", "is not there"), (tmp_path, "holds nothing that a figure")):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(folder)])
+        assert message in str(stopped.value)
 
 
 def test_tables_in_which_everything_failed_are_errors_that_say_so(tmp_path):

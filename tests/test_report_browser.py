@@ -7,15 +7,17 @@ from toy_pages import EVIL_CLASS, EVIL_IMAGE, METHODS, NAMES
 
 from benchmarks.browser import REMEDY, find_browser, launched
 from benchmarks.report import Names, make_results
+from explainer.report.names import method_names
 from explainer.report.page import write_page
 from explainer.report.page_gallery import CHUNK
-from explainer.report.tables import read_table
+from explainer.report.tables import read_table, write_csv
 
 pytest.importorskip("playwright", reason="playwright is in the extra `test`")
 SECONDS = 180
 """That a busy machine may take to open a page."""
 WIDE = {"width": 1200, "height": 900}
 NARROW = {"width": 360, "height": 740}
+INFINITE = float("inf")
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +123,34 @@ def test_every_number_in_the_browser_is_one_of_the_csv_files(tab, folder):
         assert sorted(str(row[name]) for row in rows for name in names) == sorted(found)
 
 
+def test_infinite_numbers_are_sorted_too(watch, tmp_path):
+    write_csv(
+        [{"method": str(value), "sal": value} for value in (1.0, float("-inf"), float("inf"), 2.0)], tmp_path / "a"
+    )
+    tab = watch.open(write_page([tmp_path]))
+    tab.locator("th button", has_text="sal").click()
+    assert [float(cell.get_attribute("data-value")) for cell in column(tab, "a", "sal")] == [INFINITE, 2, 1, -INFINITE]
+
+
+def test_on_paper_all_charts_are_drawn_and_no_table_is_cut(tab, tmp_path):
+    tab.pdf(path=tmp_path / "page.pdf", format="A4")
+    assert tab.locator(".chart").count() > 3
+    for chart in tab.locator(".chart").all():
+        folded = chart.evaluate("chart => chart.closest('details:not([open])') !== null")
+        assert folded or chart.locator(".main-svg").count() > 0
+    assert tab.locator("section img[loading=lazy]").count() == 0
+    tab.set_viewport_size({"width": 718, "height": 900})  # A4 within its margins
+    tab.emulate_media(media="print")
+    cut = "tables.filter(one => getComputedStyle(one).overflow !== 'visible' || one.scrollWidth > innerWidth).length"
+    assert tab.eval_on_selector_all(".scroll", f"tables => {cut}") == 0
+    tab.emulate_media(media="screen")
+    tab.set_viewport_size(WIDE)
+
+
 def test_picking_an_image_and_a_class_shows_all_methods_and_their_scores(tab, folder):
     tab.select_option("#gallery-image", label=EVIL_IMAGE)
     names = tab.locator("#gallery-tiles figcaption strong").all_inner_texts()
-    assert [name.replace("\u200b", "") for name in names] == ["photograph", *METHODS]
+    assert names == ["photograph", *method_names(METHODS).values()]
     assert tab.locator("#gallery-tiles .heat").count() == len(METHODS)
     before = tab.locator("#gallery-tiles .heat").first.get_attribute("src")
     tab.locator("#gallery-classes label").nth(1).click()

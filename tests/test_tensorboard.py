@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from explainer.report.evaluation import write_figures
+from explainer.report.evaluation import write_figures, write_files
 from explainer.report.gallery import GAP, TILE, to_tile
 from explainer.report.tensorboard import log_evaluation
 
@@ -83,6 +83,22 @@ def test_the_gallery_has_each_image_with_all_its_maps(logged):
         left = shown.shape[1] - TILE - GAP
         photograph = to_tile(toy.photograph(image))
         assert (shown[18 : 18 + TILE, left : left + TILE] == photograph).all()
+
+
+def test_the_gallery_of_the_report_page_is_shown_with_all_classes_of_an_image(tmp_path):
+    rows = [row | {"present": 1} for row in toy.examples() if row["method"] != "photograph"]
+    more = [row | {"class": "hen", "probability": None} for row in rows if row["image"] == "a"]
+    photograph = {"method": "photograph", "image": "a", **dict.fromkeys(("class", "present", "probability"))}
+    photograph["tile"] = toy.tile(toy.picture("photograph", "a", channels=3))
+    rows = [{name: row[name] for name in photograph} for row in (photograph, *rows, *more)]
+    write_files({"gallery_tiles": rows, "gallery": [{"method": "explainer"}]}, tmp_path)
+    events = read(log_evaluation(tmp_path, tmp_path / "logs"))
+    tags = [tag for tag in events.Tags()["images"] if tag.startswith("gallery/")]
+    assert tags == ["gallery/a", "gallery/b"]  # which has no photograph
+    first, second = (picture_of(events, tag) for tag in tags)
+    assert first.shape[1] - second.shape[1] == TILE + GAP
+    left = first.shape[1] - 2 * (TILE + GAP)
+    assert (first[18 : 18 + TILE, left : left + TILE] == to_tile(toy.photograph("a"))).all()
 
 
 def test_a_training_run_beside_it_stays_as_it_is_and_an_empty_folder_is_an_error(tmp_path):

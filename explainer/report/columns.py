@@ -55,6 +55,11 @@ def top_of_scale(rows: list[Row], names: Iterable[str]) -> int:
     return 100 if any(np.nan_to_num(numbers(rows, name)).max() > 1 for name in names) else 1
 
 
+def shown(value: Any, spec: str) -> str:
+    """A number as `spec` has it, e.g. `.2f`; an empty cell as a dash, and a text as it is."""
+    return "–" if value is None else format(value, spec) if isinstance(value, int | float) else str(value)
+
+
 def plain(value: Any) -> str:
     """As it stands in the CSV; matplotlib would take what is between dollars for a formula."""
     return "–" if value is None else str(value).replace("$", r"\$")

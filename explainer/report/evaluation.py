@@ -46,5 +46,5 @@ def write_figures(folder: Path) -> None:
         if table.is_file():
             try:
                 draw(table, folder / f"{name}.png")
-            except ValueError as error:
-                print(f"No figure of {name}: {error}")
+            except Exception as error:  # a table that can't be drawn must not cost those that come after it
+                print(f"No figure of {name}: {error if isinstance(error, ValueError) else repr(error)}")

@@ -149,9 +149,9 @@ def to_tile(picture: Floats) -> Picture:
     return np.asarray(Image.fromarray(_eight_bit(picture)).resize((TILE, TILE), Image.Resampling.BILINEAR))
 
 
-def caption_of(name: str, probability: float) -> str:
+def caption_of(name: str, probability: float | None) -> str:
     """A class and its probability in [0, 1], which stays whole where the name is too wide for a tile."""
-    number = f" {probability:.2f}"
+    number = " –" if probability is None else f" {probability:.2f}"
     return shortened(name, TILE - text_width(number)) + number
 
 

@@ -1,5 +1,8 @@
 """How methods and measures are called in print."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 NAMES = {
     "explainer": "Explainer",
     "pami": "PAMI",
@@ -30,6 +33,8 @@ NAMES = {
 }
 """As the papers write them; a method that is not here keeps its own name."""
 
+METHOD_COLUMNS = ("method", "other")
+
 MEASURES = {
     "insertion": "insertion AUC (%) ↑",
     "deletion": "deletion AUC (%) ↓",
@@ -46,7 +51,7 @@ MEASURES = {
 
 
 def method_names(methods: list[str]) -> dict[str, str]:
-    """What methods are called in a figure: without their options, unless two would be called alike.
+    """What methods are called in a figure or a table: without their options, unless two would be called alike.
 
     Args:
         methods: as `--methods` has them, each once.
@@ -59,6 +64,12 @@ def method_names(methods: list[str]) -> dict[str, str]:
 def _with_options(text: str, name: str) -> str:
     options = text.partition(":")[2]
     return f"{name} ({options.replace(',', ', ')})" if options else name
+
+
+def names_in(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """What the methods of a table are called, those in its column `other` among them; numbers there are no methods."""
+    texts = (row.get(column) for row in rows for column in METHOD_COLUMNS)
+    return method_names(list(dict.fromkeys(text for text in texts if isinstance(text, str))))
 
 
 def measure_name(column: str) -> str:

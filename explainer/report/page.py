@@ -109,6 +109,7 @@ def make_environment() -> "Environment":
     )
     environment.filters["data"] = lambda value: Markup(_json(value))
     environment.filters["breakable"] = lambda text: Markup("<wbr>").join(re.split(r"(?<=[,:_/])", text))
+    environment.filters["slug"] = lambda text: re.sub(r"[^\w.-]+", "-", text)
     environment.filters["two"] = lambda text: f"{float(text):.2f}" if text else MISSING
     environment.globals["source"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
     environment.globals["plotly"] = lambda: Markup(get_plotlyjs())

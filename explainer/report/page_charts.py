@@ -4,12 +4,13 @@ A figure is the plain data that `Plotly.newPlot` takes; as Plotly reads some HTM
 differ in colour and dash, or in place, never in colour alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from explainer.report.columns import groups, measured, top_of_scale, with_bounds
+from explainer.report.names import names_in
 from explainer.report.page_data import RUN, Result, merged
 from explainer.report.page_sections import BETTER, REFERENCES
 from explainer.report.plots import COLOURS, CURVES, MODES, SIMILARITIES
@@ -22,7 +23,6 @@ BAR, GREY = COLOURS[0], "#8a8f98"
 BAND = 0.1
 LETTERS = 26
 """Of a method's name at an axis; the whole name is shown when the pointer rests on its bar."""
-VERDICTS = {"better": COLOURS[0], "worse": COLOURS[1], "undecided": GREY}
 LEGEND = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "font": {"size": 11}}
 """Below the chart, where a narrow window has room for it."""
 ARROWS = {1: " ↑", -1: " ↓", 0: ""}
@@ -63,7 +63,7 @@ def bar_charts(rows: list[Row]) -> list[Chart]:
 
 def _bars(rows: list[Row], name: str) -> Chart:
     kept = [row for row in rows if row[name] is not None]
-    labels = [_label(row) for row in kept]
+    labels = _labels(kept)
     trace = {
         "type": "bar",
         "orientation": "h",
@@ -74,12 +74,12 @@ def _bars(rows: list[Row], name: str) -> Chart:
         ],
         "hovertemplate": "%{customdata[0]}: %{x} [%{customdata[1]}, %{customdata[2]}]<extra></extra>",
         "marker": {"color": [GREY if str(row["method"]) in REFERENCES else BAR for row in kept]},
-        "error_x": _errors(kept, name),
+        "error_x": errors(kept, name),
     }
-    places = {"tickvals": trace["y"], "ticktext": [escape(_short(label)) for label in labels]}
+    places = {"tickvals": trace["y"], "ticktext": [escape(short(label)) for label in labels]}
     axis = {"autorange": "reversed", "zeroline": False, **places}
     figure = {"data": [trace], "layout": {"yaxis": axis, "bargap": 0.35, "xaxis": {"zeroline": True}}}
-    return Chart(_named(name), figure, 90 + 24 * len(kept))
+    return Chart(named(name), figure, 90 + 24 * len(kept))
 
 
 def curve_charts(rows: list[Row]) -> list[Chart]:
@@ -91,30 +91,45 @@ def curve_charts(rows: list[Row]) -> list[Chart]:
 
 
 def sanity_charts(rows: list[Row]) -> list[Chart]:
-    """How alike maps stay, layer by layer: a chart for each mode and measure."""
+    """How alike maps stay, layer by layer: a chart for each mode and measure, and for each classifier's layers."""
     charts = []
     for (mode,), of_mode in groups(rows, "mode").items():
-        layers = {row["depth"]: str(row["layer"] or "none") for row in of_mode}
-        for name, label in SIMILARITIES.items():
-            figure = _lines(of_mode, "depth", name, MODES.get(mode, "random layer"), label.replace("\n", " "), True)
-            figure["layout"]["xaxis"] |= {
-                "tickvals": list(layers),
-                "ticktext": [escape(layer) for layer in layers.values()],
-                "tickangle": -90,
-            }
-            charts.append(Chart(f"{_named(name)}, {mode}", figure, 480))
+        for runs, layers, part in _by_layers(of_mode):
+            charts += _layer_charts(f"{mode}{runs}", MODES.get(mode, "random layer"), layers, part)
     return charts
+
+
+def _layer_charts(of_what: str, across: str, layers: dict[int, str], rows: list[Row]) -> list[Chart]:
+    charts = []
+    for name, label in SIMILARITIES.items():
+        figure = _lines(rows, "depth", name, across, label.replace("\n", " "), True)
+        texts = [escape(layer) for layer in layers.values()]
+        figure["layout"]["xaxis"] |= {"tickvals": list(layers), "ticktext": texts, "tickangle": -90}
+        charts.append(Chart(f"{named(name)}, {of_what}", figure, 480))
+    return charts
+
+
+def _by_layers(rows: list[Row]) -> Iterator[tuple[str, dict[int, str], list[Row]]]:
+    """Runs whose classifiers have the same layers, as words for a title, with these layers and the runs' rows."""
+    layers = {
+        run: {row["depth"]: str(row["layer"] or "none") for row in sorted(part, key=lambda row: row["depth"])}
+        for run, part in _by_run(rows).items()
+    }
+    kinds = [kind for place, kind in enumerate(layers.values()) if kind not in list(layers.values())[:place]]
+    for kind in kinds:
+        runs = [run for run, of_run in layers.items() if of_run == kind]
+        yield f" ({', '.join(runs)})" if len(kinds) > 1 else "", kind, [row for row in rows if row.get(RUN, "") in runs]
 
 
 def ablation_charts(rows: list[Row]) -> list[Chart]:
     """A chart for each method, option and measure, over the option's values."""
-    charts = []
+    charts, names = [], names_in(rows)
     for (method, option), study in groups(rows, "method", "option").items():
         for name in measured(study):
             axis = {"type": "category", "title": {"text": escape(option)}}
             traces = [_points(part, name, run, index) for index, (run, part) in enumerate(_by_run(study).items())]
             figure = {"data": traces, "layout": {"xaxis": axis, "showlegend": len(traces) > 1}}
-            charts.append(Chart(f"{method}, {option}: {_named(name)}", figure))
+            charts.append(Chart(f"{names[method]}, {option}: {named(name)}", figure))
     return charts
 
 
@@ -125,7 +140,7 @@ def _points(rows: list[Row], name: str, run: str, index: int) -> Figure:
         "name": escape(run),
         "x": [escape(str(row["value"])) for row in rows],
         "y": [row[name] for row in rows],
-        "error_y": _errors(rows, name),
+        "error_y": errors(rows, name),
         "line": {"dash": "dot", "width": 1, "color": _colour(index)},
         "marker": {"size": 9, "symbol": SYMBOLS[index % len(SYMBOLS)]},
     }
@@ -135,7 +150,7 @@ def masking_charts(rows: list[Row]) -> list[Chart]:
     """A heat map for each method: the target's mean probability under the mask of each class."""
     masks = measured(rows)
     most = top_of_scale(rows, masks)
-    by_label = groups([{"_label": _label(row), **row} for row in rows], "_label")
+    by_label = groups(_labelled(rows), "_label")
     return [Chart(label, _heat_map(part, masks, most), 130 + 34 * len(part)) for (label,), part in by_label.items()]
 
 
@@ -165,8 +180,7 @@ def _heat_map(rows: list[Row], masks: list[str], most: int) -> Figure:
 def _lines(rows: list[Row], across: str, name: str, x_title: str, y_title: str, markers: bool = False) -> Figure:
     """A line for each method with its interval as a light band; both come and go by the legend."""
     traces: list[Figure] = []
-    labelled = [{"_label": _label(row), **row} for row in rows]
-    for index, ((label,), part) in enumerate(groups(labelled, "_label").items()):
+    for index, ((label,), part) in enumerate(groups(_labelled(rows), "_label").items()):
         ordered = sorted((row for row in part if row[name] is not None), key=lambda row: row[across])
         traces += _line(ordered, across, name, label, index, markers)
     axes = {"xaxis": {"title": {"text": x_title}}, "yaxis": {"title": {"text": y_title}}}
@@ -191,7 +205,7 @@ def _line(rows: list[Row], across: str, name: str, label: str, index: int, marke
     line = {
         "x": places,
         "y": [row[name] for row in rows],
-        "name": escape(_short(label)),
+        "name": escape(short(label)),
         "meta": escape(label),
         "mode": "lines+markers" if markers else "lines",
         "line": {"color": colour, "dash": DASHES[index % len(DASHES)], "width": 2},
@@ -215,21 +229,30 @@ def _by_run(rows: list[Row]) -> dict[str, list[Row]]:
     return {run: part for (run,), part in groups([{RUN: "", **row} for row in rows], RUN).items()}
 
 
-def _named(measure: str) -> str:
+def named(measure: str) -> str:
     """A measure, and which way it is better."""
     return measure.replace("_", " ") + ARROWS[BETTER.get(measure, 0)]
 
 
-def _label(row: Row) -> str:
-    """A method, and whose it is where there are several runs."""
-    return " · ".join(str(row[name]) for name in (RUN, "method") if row.get(name) is not None)
+def _labels(rows: list[Row]) -> list[str]:
+    """Each row's method, and whose it is where there are several runs."""
+    names = names_in(rows)
+    return [
+        " · ".join(str(names.get(row[name], row[name])) for name in (RUN, "method") if row.get(name) is not None)
+        for row in rows
+    ]
 
 
-def _short(text: str) -> str:
+def _labelled(rows: list[Row]) -> list[Row]:
+    return [{"_label": label, **row} for label, row in zip(_labels(rows), rows, strict=True)]
+
+
+def short(text: str) -> str:
+    """Its beginning, if it is too long for an axis."""
     return text if len(text) <= LETTERS else text[: LETTERS - 1] + "…"
 
 
-def _errors(rows: list[Row], name: str) -> Figure:
+def errors(rows: list[Row], name: str) -> Figure:
     """From the value to its bounds; none where there are none."""
     up = [None if row[f"{name}_high"] is None else row[f"{name}_high"] - row[name] for row in rows]
     down = [None if row[f"{name}_low"] is None else row[name] - row[f"{name}_low"] for row in rows]
@@ -243,36 +266,3 @@ def _colour(index: int) -> str:
 def _with_alpha(colour: str, alpha: float) -> str:
     red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha})"
-
-
-def change_charts(rows: list[Row]) -> list[Chart]:
-    """A chart for each table and measure: the difference of two runs, by method, with its interval."""
-    charts = []
-    for (table, measure), part in groups(rows, "table", "measure").items():
-        traces = [_changes(part, verdict, index) for index, verdict in enumerate(VERDICTS)]
-        methods = [escape(_short(str(row["method"]))) for row in part]
-        axis = {"autorange": "reversed", "zeroline": False, "tickvals": list(range(len(part))), "ticktext": methods}
-        zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 1}}
-        layout = {"yaxis": axis, "shapes": [zero], "showlegend": True, "legend": LEGEND}
-        title = f"{table.replace('_', ' ')}: {_named(measure)}"
-        charts.append(
-            Chart(title, {"data": [trace for trace in traces if trace["y"]], "layout": layout}, 150 + 26 * len(part))
-        )
-    return charts
-
-
-def _changes(rows: list[Row], verdict: str, index: int) -> Figure:
-    """The methods with that verdict, at their places among all."""
-    chosen = [(place, row) for place, row in enumerate(rows) if row["verdict"] == verdict]
-    kept = [row for _, row in chosen]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": verdict,
-        "y": [place for place, _ in chosen],
-        "x": [row["difference"] for row in kept],
-        "error_x": _errors(kept, "difference"),
-        "customdata": [escape(str(row["method"])) for row in kept],
-        "hovertemplate": "%{customdata}: %{x}<extra></extra>",
-        "marker": {"size": 10, "symbol": SYMBOLS[index], "color": VERDICTS[verdict]},
-    }

@@ -1,32 +1,31 @@
 """Two runs on the same images: what got better, what got worse, and where they differ most.
 
-Numbers come from the scores of single images (`*_per_image.csv`), so that chance is judged by paired differences. An
-image's score is the mean of its rows; a method's score is the mean over all rows of all images, as in the tables.
-N images.
+Numbers come from the scores of single images (`*_per_image.csv`), so that chance is judged by paired differences; only
+what both runs scored counts: the same classes of the same images. A method's score is computed as in the tables.
+N images, G groups.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import NormalDist
+from math import isnan
 
 import numpy as np
-from numpy.typing import NDArray
 
-from explainer.report.page_data import PER_IMAGE, Result
-from explainer.report.page_sections import BETTER, REFERENCES
+from explainer.report.page_data import PER_IMAGE, Result, flattened
+from explainer.report.page_intervals import Array, intervals, means
+from explainer.report.page_scores import Parts, scores_of
+from explainer.report.page_sections import BETTER
 from explainer.report.tables import Row
 
-PERCENT = frozenset(("acc", "iou", "mae", "insertion", "deletion", "over_all", "hit"))
+PERCENT = frozenset(
+    ("acc", "iou", "mae", "insertion", "deletion", "over_all", "hit_rate", "over_maps", "on_target", "specificity")
+    + ("precision", "recall", "f_score")
+)
 """In [0, 1] in the scores of single images, in percent in the tables and here."""
-LEVEL = 0.95
-DRAWS = 2000
 MOST = 10
 """Images listed for each measure."""
-
-Array = NDArray[np.float64]
-Sums = dict[str, tuple[float, int]]
-"""An image's sum of values, and their number."""
+OWN_FACTS = frozenset(("command", "images", "options.images"))
+"""In which runs may differ: what is compared is what both have."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Change:
         low: lower bound of after − before; None for fewer than two images.
         high: upper bound.
         images: N.
-        values: of each image, before and after, by its name.
+        values: of each image, before and after, by its name; none of a mean over classes.
     """
 
     table: str
@@ -78,85 +77,86 @@ class Change:
         }
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """What two runs have of a method and measure.
+
+    Args:
+        sums: of each image what is above and below the line, before and after, [N,4,G].
+        images: their names.
+    """
+
+    table: str
+    method: str
+    measure: str
+    sums: Array
+    images: list[str]
+
+
 def changes(before: Result, after: Result) -> list[Change]:
     """Every method's score that both runs have, by table, measure and method."""
-    found = []
-    for table in _common_tables(before, after):
-        first, second = (_scores(one.table(f"{table}{PER_IMAGE}")) for one in (before, after))
-        keys = [key for key in first if key in second and key[0] not in REFERENCES]
-        found += [
-            change
-            for key in sorted(keys, key=lambda key: list(BETTER).index(key[1]))
-            if (change := _change(table, key, first[key], second[key])) is not None
-        ]
-    return found
+    pairs = []
+    for table in common_tables(before, after):
+        first, second = (scores_of(one.table(f"{table}{PER_IMAGE}")) for one in (before, after))
+        for method, measure in sorted(first.keys() & second.keys(), key=lambda key: _place(key, first)):
+            key = method, measure
+            pair = _pair(table, key, first[key], second[key])
+            pairs += [pair] if pair.images and not np.isnan(means(pair.sums.sum(axis=0))).any() else []
+    bounds = intervals([pair.sums for pair in pairs])
+    return [_change(pair, *of_pair) for pair, of_pair in zip(pairs, bounds, strict=True)]
 
 
-def _common_tables(before: Result, after: Result) -> Iterator[str]:
+def common_tables(before: Result, after: Result) -> Iterator[str]:
+    """Those of which both have the scores of single images."""
     for stem in before.stems:
         if stem.endswith(PER_IMAGE) and stem in after.stems:
             yield stem.removesuffix(PER_IMAGE)
 
 
-def _scores(rows: Sequence[Row]) -> dict[tuple[str, str], Sums]:
-    """Sums by method and measure, then by image; where there are rows for the whole image, classes don't count."""
-    whole = any("class" in row and row["class"] is None for row in rows)
-    found: dict[tuple[str, str], Sums] = {}
-    names = [name for name in (rows[0] if rows else ()) if name in BETTER]
-    for row in rows:
-        if (whole and row["class"] is not None) or row.get("classifier"):
+def _place(key: tuple[str, str], known: dict[tuple[str, str], Parts]) -> tuple[int, int]:
+    """By measure, then in the order of the file."""
+    return list(BETTER).index(key[1]), list(known).index(key)
+
+
+def _pair(table: str, key: tuple[str, str], before: Parts, after: Parts) -> _Pair:
+    """Of the images and classes that both have."""
+    common = [one for one in before if one in after]
+    images = list(dict.fromkeys(image for image, _ in common))
+    groups = list(dict.fromkeys(before[one].group for one in common))
+    rows = {image: place for place, image in enumerate(images)}
+    columns = {group: place for place, group in enumerate(groups)}
+    sums = np.zeros((len(images), 4, len(groups)))
+    for one in common:
+        first, second = before[one], after[one]
+        sums[rows[one[0]], :, columns[first.group]] += (first.above, first.below, second.above, second.below)
+    sums[:, (0, 2)] *= 100 if key[1] in PERCENT else 1
+    return _Pair(table, *key, sums, images)
+
+
+def _change(pair: _Pair, low: float | None, high: float | None) -> Change:
+    before, after = map(float, means(pair.sums.sum(axis=0)))
+    of_images = np.stack(means(pair.sums), axis=1).tolist() if pair.sums.shape[2] == 1 else []
+    values = {
+        image: (first, second)
+        for image, (first, second) in zip(pair.images, of_images, strict=False)
+        if not (isnan(first) or isnan(second))
+    }
+    return Change(pair.table, pair.method, pair.measure, before, after, low, high, len(pair.images), values)
+
+
+def warnings_of(before: Result, after: Result, tables: Sequence[str]) -> list[str]:
+    """In what these tables were made differently: fact by fact, with the tables that it concerns."""
+    found: dict[str, list[str]] = {}
+    for table in tables:
+        first, second = (dict(flattened(one.facts(table))) for one in (before, after))
+        if bool(first) != bool(second):
+            found.setdefault("of one run nobody wrote down how it was made", []).append(table)
             continue
-        for name in names:
-            if row[name] is not None:
-                of_method = found.setdefault((str(row["method"]), name), {})
-                total, count = of_method.get(str(row["image"]), (0.0, 0))
-                of_method[str(row["image"])] = total + float(row[name]), count + 1
-    return found
-
-
-def _change(table: str, key: tuple[str, str], before: Sums, after: Sums) -> Change | None:
-    """None where the runs have no image in common."""
-    images = [image for image in before if image in after]
-    if not images:
-        return None
-    method, measure = key
-    scale = 100.0 if measure in PERCENT else 1.0
-    sums = np.array([[*before[image], *after[image]] for image in images], dtype=np.float64)
-    sums[:, (0, 2)] *= scale
-    first, second = (float(sums[:, place].sum() / sums[:, place + 1].sum()) for place in (0, 2))
-    low, high = _interval(sums)
-    values = {image: (row[0] / row[1], row[2] / row[3]) for image, row in zip(images, sums.tolist(), strict=True)}
-    return Change(table, method, measure, first, second, low, high, len(images), values)
-
-
-def _interval(sums: Array) -> tuple[float | None, float | None]:
-    """Expanded percentile interval of the second mean less the first, images drawn in pairs (Hesterberg, 2015).
-
-    Args:
-        sums: of each image the first sum and number, the second sum and number, [N,4].
-    """
-    from scipy.stats import bootstrap, t
-
-    count = len(sums)
-    if count < 2:
-        return None, None
-    tail = NormalDist().cdf(sqrt(count / (count - 1)) * float(t.ppf((1 - LEVEL) / 2, count - 1)))
-    drawn = bootstrap(
-        tuple(sums.T),
-        _difference,
-        n_resamples=DRAWS,
-        batch=max(1, 2_000_000 // count),
-        vectorized=True,
-        paired=True,
-        confidence_level=1 - 2 * tail,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
-
-
-def _difference(first: Array, first_count: Array, second: Array, second_count: Array, axis: int = -1) -> Array:
-    return second.sum(axis=axis) / second_count.sum(axis=axis) - first.sum(axis=axis) / first_count.sum(axis=axis)
+        for name in dict.fromkeys((*first, *second)):
+            one, other = (facts.get(name, "not known") for facts in (first, second))
+            if name not in OWN_FACTS and one != other:
+                found.setdefault(f"{name.removeprefix('options.')}: {one} and {other}", []).append(table)
+    return [f"{text} ({', '.join(names)})" for text, names in found.items()]
 
 
 def most_different(found: Sequence[Change]) -> list[Row]:

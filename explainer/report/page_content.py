@@ -4,12 +4,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from explainer.report.page_charts import Chart, change_charts, charts_of
-from explainer.report.page_compare import Change, changes, most_different
-from explainer.report.page_data import CURVES, Result
+from explainer.report.names import names_in
+from explainer.report.page_change_charts import change_charts
+from explainer.report.page_charts import Chart, charts_of
+from explainer.report.page_compare import Change, changes, most_different, warnings_of
+from explainer.report.page_data import CURVES, Result, flattened
 from explainer.report.page_sections import ABOUT, About
 from explainer.report.page_tables import ShownTable, shown_table, table_of_rows
 
@@ -56,19 +57,25 @@ class Comparison:
         before: name of the first.
         after: name of the second.
         found: all scores that both have.
+        names: what the methods are called.
         table: of them.
         images: those that changed most.
+        different: their names.
         charts: of the differences.
         warnings: in what the two can't be compared.
+        left_out: tables that both have, and that can't be compared image by image.
     """
 
     before: str
     after: str
     found: list[Change]
+    names: dict[str, str]
     table: ShownTable
     images: ShownTable | None
+    different: list[str]
     charts: list[Chart]
     warnings: list[str]
+    left_out: list[str]
 
     def of(self, verdict: str) -> list[Change]:
         """The scores with that verdict."""
@@ -85,7 +92,7 @@ def section_of(results: Sequence[Result], key: str, stems: Sequence[str], output
         output: folder of the page.
     """
     parts = [_part(results, stem, output) for stem in stems]
-    options = {one.name: list(_flat(one.facts(key).get("options") or {})) for one in results}
+    options = {one.name: flattened(one.facts(key).get("options") or {}) for one in results}
     about = ABOUT.get(key, About(key.replace("_", " ")))
     kept = [part for part in parts if part.table is not None or part.charts]
     return Section(key, about, kept, {name: pairs for name, pairs in options.items() if pairs})
@@ -107,31 +114,21 @@ def links(result: Result, stems: Sequence[str], output: Path, ending: str = "") 
     return {stem: quote(os.path.relpath(file, output)) for stem, file in files.items() if file.is_file()}
 
 
-def _flat(options: dict[str, Any], prefix: str = "") -> Sequence[tuple[str, str]]:
-    """Nested options as `name.option`."""
-    found: list[tuple[str, str]] = []
-    for name, value in options.items():
-        found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", str(value))]
-    return found
-
-
 def comparison_of(before: Result, after: Result) -> Comparison:
     """Two results against each other, with what makes the comparison doubtful."""
     found = changes(before, after)
     rows = [change.row for change in found]
     different = most_different(found)
-    names = ("data", "split", "image_size", "explanandum", "fingerprint")
-    warnings = [
-        f"{name}: {first} and {second}"
-        for name in names
-        if (first := before.common_facts.get(name)) != (second := after.common_facts.get(name))
-    ]
+    compared = list(dict.fromkeys(change.table for change in found))
     return Comparison(
         before.name,
         after.name,
         found,
+        names_in(rows),
         table_of_rows(rows or [{"method": None}], "comparison"),
         table_of_rows(different, "most_different") if different else None,
+        list(dict.fromkeys(row["image"] for row in different)),
         change_charts(rows),
-        warnings,
+        warnings_of(before, after, compared),
+        [stem for stem in before.shown if before.facts(stem) and stem in after.shown and stem not in compared],
     )

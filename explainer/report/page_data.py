@@ -51,7 +51,7 @@ class Result:
         """
         if stem not in self._read:
             file = self.folder / f"{stem}.csv"
-            self._read[stem] = read_table(file) if file.is_file() else []
+            self._read[stem] = _with_numbers(read_table(file), file) if file.is_file() else []
         return self._read[stem]
 
     def facts(self, table: str) -> dict[str, Any]:
@@ -98,6 +98,25 @@ class Result:
         if not found and last:
             found[last] = [self.name]
         return {command: stems for command, stems in found.items() if command}
+
+
+def _with_numbers(rows: list[Row], file: Path) -> list[Row]:
+    """The rows, of which no bound of an interval may be a text."""
+    names = rows[0] if rows else {}
+    bounds = [f"{name}{end}" for name in names for end in ("_low", "_high") if f"{name}{end}" in names]
+    for row in rows:
+        for name in bounds:
+            if isinstance(row[name], str):
+                raise ValueError(f"{file} has '{row[name]}' in the column {name}, which is for numbers; make it anew.")
+    return rows
+
+
+def flattened(facts: Any, name: str = "") -> list[tuple[str, str]]:
+    """Nested facts as pairs of `name.option` and value."""
+    if not isinstance(facts, dict):
+        return [(name, str(facts))]
+    before = f"{name}." if name else ""
+    return [pair for key, value in facts.items() for pair in flattened(value, f"{before}{key}")]
 
 
 def open_results(folders: Sequence[Path]) -> list[Result]:

@@ -17,13 +17,17 @@ from typing import Any
 import numpy as np
 
 from explainer.report.gallery import heat
+from explainer.report.names import method_names
 from explainer.report.page_data import PER_IMAGE, TILES, Result
 from explainer.report.page_sections import BETTER
-from explainer.report.tables import Row, write_text
+from explainer.report.tables import reading, write_text
 from explainer.report.tiles import GROUND_TRUTH, PHOTOGRAPH
 
 SOURCES = ("gallery", "examples")
 """Tables with pictures, the one with more of them first."""
+NEEDED = ("method", "image", "class", "probability", "tile")
+BETWEEN = " · "
+"""What stands between a run's name and a method's."""
 KINDS = {"iVBOR": "png", "UklGR": "webp", "/9j/": "jpeg"}
 """Pictures by how they begin in base64."""
 BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
@@ -41,7 +45,8 @@ class Picked:
 
     Args:
         name: of the image.
-        classes: facts by name: the classifier's probability, and whether it is in the image, where that is known.
+        classes: facts by name: the classifier's probability by run (without a name where there is one run), and
+            whether it is in the image, where that is known.
         photograph: data URI; empty if there is none.
         maps: by method and class; the ground truth is among them.
         scores: texts by method, class and measure.
@@ -62,46 +67,46 @@ def read_gallery(results: Sequence[Result]) -> list[Picked]:
     """
     images: dict[str, Picked] = {}
     for one in results:
-        prefix = f"{one.name} · " if len(results) > 1 else ""
-        for row in _tile_rows(one):
-            name = str(row["image"])
-            _take(row, images.setdefault(name, Picked(name)), prefix)
+        prefix = f"{one.name}{BETWEEN}" if len(results) > 1 else ""
+        file = next((file for name in SOURCES if (file := one.folder / f"{name}{TILES}.csv").is_file()), None)
+        for row in read_texts(file, NEEDED) if file else ():
+            _take(row, images.setdefault(row["image"], Picked(row["image"])), prefix)
         _take_scores(one, images, prefix)
-    return [picked for picked in images.values() if picked.photograph]
-
-
-def _tile_rows(result: Result) -> list[Row]:
-    """Of the first table that has any; a cell may hold more than a parsed number, so that nothing is parsed."""
-    for name in SOURCES:
-        file = result.folder / f"{name}{TILES}.csv"
-        if file.is_file():
-            return read_texts(file, ("method", "image", "class", "probability", "tile"))
-    return []
+    return [picked for picked in images.values() if picked.photograph or picked.maps]
 
 
 def read_texts(file: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a file with pictures, all cells as they are: nobody parses or decodes what the browser will show.
+    """The rows of a file with pictures, all cells as they are but `tile`, which becomes a data URI.
+
+    Nobody parses or decodes what the browser will show.
 
     Raises:
-        ValueError: If it lacks a column.
+        ValueError: If it is damaged, lacks a column, or a picture is none.
     """
-    with file.open(newline="", encoding="utf-8") as opened:
+    with reading(file) as opened:
         reader = csv.DictReader(opened)
         lacking = [name for name in needed if name not in (reader.fieldnames or ())]
         if lacking:
             raise ValueError(f"{file} lacks the columns {', '.join(lacking)}; make the table anew.")
-        return list(reader)
+        rows = list(reader)
+    for row in rows:
+        try:
+            row["tile"] = data_uri(row["tile"] or "")
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+    return rows
 
 
 def _take(row: Mapping[str, str], picked: Picked, prefix: str) -> None:
     method, label = row["method"], row["class"]
     if method == PHOTOGRAPH:
-        picked.photograph = picked.photograph or data_uri(row["tile"])
+        picked.photograph = picked.photograph or row["tile"]
     if label:
-        picked.classes.setdefault(label, {"probability": row["probability"], "present": row.get("present", "")})
+        facts = picked.classes.setdefault(label, {"probability": {}, "present": row.get("present", "")})
+        facts["probability"].setdefault(prefix.removesuffix(BETWEEN), row["probability"])
     if method != PHOTOGRAPH and row["tile"]:
         name = method if method == GROUND_TRUTH else f"{prefix}{method}"
-        picked.maps.setdefault(name, {})[label] = data_uri(row["tile"])
+        picked.maps.setdefault(name, {})[label] = row["tile"]
 
 
 def data_uri(tile: str) -> str:
@@ -121,7 +126,7 @@ def data_uri(tile: str) -> str:
 def _take_scores(result: Result, images: Mapping[str, Picked], prefix: str) -> None:
     """From the scores of every image those of the gallery's; as texts, exactly as they are in the CSV file."""
     for file in sorted(result.folder.glob(f"*{PER_IMAGE}.csv")):
-        with file.open(newline="", encoding="utf-8") as opened:
+        with reading(file) as opened:
             reader = csv.DictReader(opened)
             names = [name for name in reader.fieldnames or () if name in BETTER]
             for row in reader:
@@ -137,6 +142,13 @@ def methods_of(gallery: Sequence[Picked]) -> list[str]:
     return sorted(names, key=lambda name: name != GROUND_TRUTH)
 
 
+def names_of(methods: Sequence[str]) -> list[tuple[str, str]]:
+    """Each method, with its run where there are several, and what it is called."""
+    parts = {method: method.rpartition(BETWEEN) for method in methods}
+    names = method_names(list(dict.fromkeys(name for _, _, name in parts.values())))
+    return [(method, f"{run}{between}{names[name]}") for method, (run, between, name) in parts.items()]
+
+
 def index_of(gallery: Sequence[Picked], *, beside: bool) -> dict[str, Any]:
     """What the page must know before an image is picked.
 
@@ -145,12 +157,12 @@ def index_of(gallery: Sequence[Picked], *, beside: bool) -> dict[str, Any]:
         beside: whether their pictures lie in files beside the page.
     """
     return {
-        "methods": methods_of(gallery),
+        "methods": names_of(methods_of(gallery)),
         "images": [
             {
                 "name": picked.name,
                 "classes": [{"name": name, **facts} for name, facts in picked.classes.items()],
-                "thumbnail": f"{FOLDER}/{_photograph_name(number, picked)}" if beside else picked.photograph,
+                "thumbnail": f"{FOLDER}/{_photograph_name(number, picked)}" if beside and picked.photograph else "",
             }
             for number, picked in enumerate(gallery)
         ],
@@ -172,11 +184,8 @@ def heat_table(stops: int = 17) -> dict[str, str]:
 
 
 def size_of(gallery: Sequence[Picked]) -> int:
-    """Bytes of all pictures."""
-    return sum(
-        len(picked.photograph) + sum(len(uri) for maps in picked.maps.values() for uri in maps.values())
-        for picked in gallery
-    )
+    """Bytes that it takes in the page."""
+    return sum(len(json.dumps(content_of(picked))) for picked in gallery)
 
 
 def write_chunks(gallery: Sequence[Picked], folder: Path) -> None:
@@ -192,8 +201,9 @@ def write_chunks(gallery: Sequence[Picked], folder: Path) -> None:
     for number, picked in enumerate(gallery):
         text = json.dumps(content_of(picked), ensure_ascii=True)
         write_text(beside / f"{number:06}.js", f"explainerGallery.put({number}, {text});\n")
-        photograph = base64.b64decode(picked.photograph.partition(",")[2])
-        (beside / _photograph_name(number, picked)).write_bytes(photograph)
+        if picked.photograph:
+            photograph = base64.b64decode(picked.photograph.partition(",")[2])
+            (beside / _photograph_name(number, picked)).write_bytes(photograph)
 
 
 def remove_chunks(folder: Path) -> None:

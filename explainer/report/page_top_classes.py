@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from explainer.report.names import names_in
 from explainer.report.page_data import TILES, Result
-from explainer.report.page_gallery import data_uri, read_texts
+from explainer.report.page_gallery import BETWEEN, read_texts
 from explainer.report.tiles import PHOTOGRAPH
 
 TABLE = "top_classes"
@@ -19,11 +20,12 @@ class TopMasks:
 
     Args:
         image: its name.
-        method: with its run where there are several.
+        method: what it is called, with its run where there are several.
         labels: classes in the image.
         photograph: data URI; empty if there is none.
         merged: the mask of all classes in the image, with its `ama`; None if there is none.
-        classes: rows with `class`, `present`, `cls`, `ama` (texts as in the CSV file) and `uri`, largest first.
+        classes: rows with `class`, `present`, `cls`, `ama` (texts as in the CSV file) and `uri` (empty if there is
+            none), largest first.
     """
 
     image: str
@@ -45,7 +47,7 @@ def read_top_classes(results: Sequence[Result]) -> list[TopMasks]:
         file = one.folder / f"{TABLE}{TILES}.csv"
         if file.is_file():
             rows = read_texts(file, NEEDED)
-            prefix = f"{one.name} · " if len(results) > 1 else ""
+            prefix = f"{one.name}{BETWEEN}" if len(results) > 1 else ""
             found += _top_masks(rows, prefix)
     images = list(dict.fromkeys(row.image for row in found))[:MOST]
     return sorted((row for row in found if row.image in images), key=lambda row: images.index(row.image))
@@ -56,12 +58,13 @@ def _top_masks(rows: Sequence[dict[str, str]], prefix: str) -> list[TopMasks]:
     groups: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in rows:
         if row["method"] != PHOTOGRAPH:
-            groups.setdefault((row["image"], row["method"]), []).append(row | {"uri": data_uri(row["tile"])})
-    found = []
+            groups.setdefault((row["image"], row["method"]), []).append(row | {"uri": row["tile"]})
+    found, names = [], names_in(rows)
     for (image, method), ranked in groups.items():
         photograph = photographs.get(image, {"class": "", "tile": ""})
         merged = next((row for row in ranked if row["rank"] == "0"), None)
         classes = [row for row in ranked if row["rank"] != "0"]
-        shown = data_uri(photograph["tile"])
-        found.append(TopMasks(image, f"{prefix}{method}", photograph["class"], shown, merged, classes))
+        found.append(
+            TopMasks(image, f"{prefix}{names[method]}", photograph["class"], photograph["tile"], merged, classes)
+        )
     return found

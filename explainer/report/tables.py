@@ -7,10 +7,12 @@ import csv
 import io
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 Row = dict[str, Any]
 
@@ -58,13 +60,27 @@ def write_csv(rows: list[Row], file: Path) -> Path:
     return table
 
 
+@contextmanager
+def reading(csv_file: Path) -> Iterator[TextIO]:
+    """A CSV file, opened.
+
+    Raises:
+        ValueError: If what is in it is no text, or no CSV.
+    """
+    try:
+        with csv_file.open(newline="", encoding="utf-8") as opened:
+            yield opened
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{csv_file} is damaged ({error}); make it anew.") from error
+
+
 def read_table(csv_file: Path) -> list[Row]:
     """The rows of a CSV file: integers and floats as such, empty cells as None, anything else as text.
 
     Raises:
-        ValueError: If the file has no header, or a row has more or fewer cells than it.
+        ValueError: If the file is damaged, has no header, or a row has more or fewer cells than it.
     """
-    with csv_file.open(newline="", encoding="utf-8") as opened:
+    with reading(csv_file) as opened:
         header, *lines = list(csv.reader(opened)) or [[]]
     if not header:
         raise ValueError(f"{csv_file} is empty; expected a CSV table with a header line.")

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from explainer.report.columns import read_rows
-from explainer.report.examples import read_examples
+from explainer.report.examples import read_examples, read_gallery_pictures
 from explainer.report.figures import FIGURES, Choice
 from explainer.report.figures.sheet import styled
 from explainer.report.gallery import Picture, Row, draw_gallery
@@ -32,6 +32,8 @@ STRIPS = {"top_classes": "top_classes", "curve_strip": "curve_examples", "sanity
 """Figures for papers that have no picture beside the tables, and the tables that they are drawn from."""
 DPI = 100
 PERMILLE = 1000
+MOST = 24
+"""Images of the gallery, the first ones; the report page has them all."""
 
 
 def log_evaluation(folder: Path, log_folder: Path) -> Path:
@@ -103,7 +105,11 @@ def _drawn(figure: "Figure") -> Picture:
 
 
 def _gallery(folder: Path) -> dict[str, Picture]:
-    """Each image of the table `examples` with all its maps."""
+    """Images with all their maps: of the table `gallery`, a picture an image, or else of `examples`."""
+    file = folder / "gallery_tiles.csv"
+    if file.is_file():
+        pictures = read_gallery_pictures(file, MOST)
+        return {f"gallery/{image}": draw_gallery(*of_image) for image, of_image in pictures.items() if of_image[0]}
     file = folder / "examples_tiles.csv"
     if not file.is_file():
         return {}

@@ -20,12 +20,13 @@ Pictures = dict[str, dict[str, Floats]]
 """[H,W] or [H,W,3] in [0, 1], by method and image."""
 
 
-def read_tiles(csv_file: Path, needed: Iterable[str] = ()) -> list[Row]:
+def read_tiles(csv_file: Path, needed: Iterable[str] = (), most: int | None = None) -> list[Row]:
     """The rows of a file of small pictures, each `tile` decoded: [H,W] or [H,W,3] in [0, 1], None for an empty cell.
 
     Args:
-        csv_file: columns method, image, tile (a PNG in base64) and those needed besides.
+        csv_file: columns method, image, tile (a picture in base64) and those needed besides.
         needed: further columns.
+        most: images, the first ones; all if None.
 
     Raises:
         ValueError: If a column is missing, there are no rows, or a tile is not readable.
@@ -33,6 +34,10 @@ def read_tiles(csv_file: Path, needed: Iterable[str] = ()) -> list[Row]:
     rows = read_rows(csv_file, ["method", "image", *needed, "tile"])
     for row in rows:
         row["image"] = str(row["image"])  # some names look like numbers
+    if most is not None:
+        images = list(dict.fromkeys(row["image"] for row in rows))[:most]
+        rows = [row for row in rows if row["image"] in images]
+    for row in rows:
         row["tile"] = None if row["tile"] is None else _decoded(str(row["tile"]), csv_file)
     return rows
 
@@ -51,4 +56,4 @@ def _decoded(text: str, csv_file: Path) -> Floats:
     try:
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(text, validate=True)))) / 255
     except (ValueError, OSError, SyntaxError) as error:  # Pillow says of a broken PNG that its syntax is wrong
-        raise ValueError(f"{csv_file} has a tile that is no PNG in base64; make the table anew.") from error
+        raise ValueError(f"{csv_file} has a tile that is no picture in base64; make the table anew.") from error

@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         files = write_figures(given.folder, choice, given.only, given.output, given.formats, given.dpi)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    if not files:
+        sys.exit(f"error: {given.folder} holds nothing that a figure could be drawn of.")
     for file in files:
         print(file)
 

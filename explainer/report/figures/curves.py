@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explainer.report.columns import groups, numbers, read_rows, top_of_scale, with_bounds
+from explainer.report.columns import groups, numbers, read_rows, shown, top_of_scale, with_bounds
 from explainer.report.figures.grid import SCALE, Cell, Note, draw_cell, fitted, map_cell, photograph_cell
 from explainer.report.figures.results import result_file
 from explainer.report.figures.sheet import BAR, GAP, LINE, TALLEST, Choice, Sheet, new_figure, styled, text_width
@@ -80,7 +80,7 @@ def curve_strip(folder: Path, choice: Choice | None = None) -> "Figure":
     pictures = by_method(tiles)
     photographs = pictures.pop(PHOTOGRAPH, {})
     methods = choice.of_methods(pictures)
-    captions = {row["image"]: (str(row["class"]), f" {row['probability']:.2f}") for row in tiles}
+    captions = {row["image"]: (str(row["class"]), f" {shown(row['probability'], '.2f')}") for row in tiles}
     blocks = []
     for image in choice.of_images(photographs):
         cells = [photograph_cell(photographs[image])]
@@ -106,7 +106,7 @@ def _read_examples(folder: Path) -> tuple[list[Row], _Rows, _Rows]:
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
-    return [f"{name[:3]}. {row[name]:.1f}" for row in rows for name in CURVES]
+    return [f"{name[:3]}. {shown(row[name], '.1f')}" for row in rows for name in CURVES]
 
 
 @dataclass(frozen=True)

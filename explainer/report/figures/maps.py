@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from explainer.report.columns import shown
 from explainer.report.figures.grid import Cell, Grid, draw_grid, map_cell, photograph_cell
-from explainer.report.figures.results import classifier_of, result_file
+from explainer.report.figures.results import NoTable, classifier_of, result_file
 from explainer.report.figures.sheet import Choice
 from explainer.report.gallery import Column, Floats, draw_truth
 from explainer.report.names import method_names
@@ -67,7 +68,7 @@ def _read(folder: Path) -> _Examples:
     rows = read_tiles(file, ["class", "probability"])
     tiles = by_method(rows)
     classes = {row["image"]: str(row["class"]) for row in rows}
-    captions = {row["image"]: f"{row['class']} {row['probability']:.2f}" for row in rows}
+    captions = {row["image"]: f"{row['class']} {shown(row['probability'], '.2f')}" for row in rows}
     lacking = [image for image in classes if image not in tiles.get(PHOTOGRAPH, {})]
     if lacking:
         raise ValueError(f"{file} lacks the photograph of {lacking[0]}; make the table anew.")
@@ -117,7 +118,7 @@ def superpixel_strip(folder: Path, choice: Choice | None = None) -> "Figure":
     found = _read(folder)
     lacking = [method for method in SUPERPIXELS if method not in found.methods]
     if lacking:
-        raise ValueError(
+        raise NoTable(
             f"The table examples of {folder} lacks {', '.join(lacking)}; evaluate with --tables examples --methods "
             f"{' '.join(SUPERPIXELS)}."
         )
@@ -147,7 +148,7 @@ def backbone_grid(folder: Path, choice: Choice | None = None) -> "Figure":
     choice = choice or Choice()
     folders = [Path(folder), *map(Path, choice.beside)]
     if len(folders) == 1:
-        raise ValueError(
+        raise NoTable(
             "The figure backbones compares classifiers; evaluate another one on the same images with --tables "
             "examples, and name its folder too (--beside)."
         )
@@ -159,8 +160,8 @@ def backbone_grid(folder: Path, choice: Choice | None = None) -> "Figure":
     rows: list[Sequence[Cell | None]] = []
     for image in images:
         for found in every:
-            shown = photograph_cell(first.photograph(image)) if found is first else None
-            rows.append([shown, *(found.map(method, image) for method in methods)])
+            once = photograph_cell(first.photograph(image)) if found is first else None
+            rows.append([once, *(found.map(method, image) for method in methods)])
     names = [classifier_of(one, "examples") for one in folders]
     labels = [f"{name}\n{found.captions[image]}" for image in images for name, found in zip(names, every, strict=True)]
     gaps = [len(every) * number for number in range(1, len(images))]

@@ -4,6 +4,10 @@ import json
 from pathlib import Path
 
 
+class NoTable(ValueError):
+    """A figure's table, or what it would have to hold for this figure, was never asked for."""
+
+
 def result_file(folder: Path, name: str, table: str) -> Path:
     """The file `name`.csv of an evaluation.
 
@@ -13,11 +17,11 @@ def result_file(folder: Path, name: str, table: str) -> Path:
         table: that writes it.
 
     Raises:
-        ValueError: If it is not there; the message says how to make it.
+        NoTable: If it is not there; the message says how to make it.
     """
     file = Path(folder) / f"{name}.csv"
     if not file.is_file():
-        raise ValueError(
+        raise NoTable(
             f"{folder} has no {file.name}; evaluate with --tables {table} and --output {folder} first, then draw again."
         )
     return file

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from explainer.report.columns import groups
+from explainer.report.columns import groups, shown
 from explainer.report.figures.grid import Cell, Grid, draw_grid, map_cell, photograph_cell
 from explainer.report.figures.results import result_file
 from explainer.report.figures.sheet import Choice
@@ -48,27 +48,27 @@ def sanity_strip(folder: Path, choice: Choice | None = None) -> "Figure":
         if method in methods
     }
     ordered = sorted(lines, key=lambda line: methods.index(line[0]))
-    chosen = _spread(len(next(iter(lines.values()))))
-    grid = [_line(lines[line], chosen, photographs[image], first=line == ordered[0]) for line in ordered]
-    some = [lines[ordered[0]][depth] for depth in chosen]
-    columns = ["photograph", *("none random" if not row["depth"] else str(row["layer"]) for row in some)]
+    layers = {row["depth"]: str(row["layer"]) for members in lines.values() for row in members if row["depth"]}
+    depths = [0, *_spread(sorted(layers))]
+    grid = [_line(lines[line], depths, photographs[image], first=line == ordered[0]) for line in ordered]
+    columns = ["photograph", "none random", *(layers[depth] for depth in depths[1:])]
     labels = [f"{names[method]}, {mode}" for method, mode in ordered]
     gaps = [down for down in range(1, len(ordered)) if ordered[down][0] != ordered[down - 1][0]]
     return draw_grid(Grid(grid, columns, labels, gaps=gaps), choice.width)
 
 
-def _spread(count: int) -> list[int]:
-    """The untouched classifier, and so many layers that they fit."""
-    layers = count - 1
-    shown = min(layers, MOST_LAYERS)
-    return [0, *(1 + round(place * (layers - 1) / max(1, shown - 1)) for place in range(shown))]
+def _spread(depths: list[int]) -> list[int]:
+    """So many layers that they fit."""
+    shown_layers = min(len(depths), MOST_LAYERS)
+    return [depths[round(place * (len(depths) - 1) / max(1, shown_layers - 1))] for place in range(shown_layers)]
 
 
-def _line(rows: list[Row], chosen: list[int], photograph: Floats, *, first: bool) -> list[Cell | None]:
+def _line(rows: list[Row], depths: list[int], photograph: Floats, *, first: bool) -> list[Cell | None]:
+    """The cells of a method; a cross where it has no map of a layer."""
+    by_depth = {row["depth"]: row for row in rows}
     cells: list[Cell | None] = [photograph_cell(photograph) if first else None]
-    for depth in chosen:
-        row = rows[depth]
-        alike = row["rank_correlation"]
-        note = "" if not row["depth"] else "–" if alike is None else f"{alike:.2f}".replace("-", "−")
+    for depth in depths:
+        row = by_depth.get(depth, {"rank_correlation": None, "tile": None})
+        note = shown(row["rank_correlation"], ".2f").replace("-", "−") if depth else ""
         cells.append(map_cell(row["tile"], photograph, [note]))
     return cells

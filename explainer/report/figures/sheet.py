@@ -51,6 +51,7 @@ STYLE = {
     "ytick.major.size": 2.5,
     "xtick.major.pad": 2,
     "ytick.major.pad": 2,
+    "text.hinting": "none",  # else letters are as wide as pixels allow: at 100 dpi names outgrow their places
     "pdf.fonttype": 42,  # whole fonts, which publishers ask for, rather than matplotlib's outlines (type 3)
     "ps.fonttype": 42,
 }

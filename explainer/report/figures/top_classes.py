@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from explainer.report.columns import groups
+from explainer.report.columns import groups, shown
 from explainer.report.figures.grid import MASK_SCALE, Cell, Grid, draw_grid, map_cell, photograph_cell
 from explainer.report.figures.results import result_file
 from explainer.report.figures.sheet import Choice
@@ -53,9 +53,10 @@ def top_classes_strip(folder: Path, choice: Choice | None = None) -> "Figure":
 
 def _row(masks: list[Row], photograph: Floats) -> list[Cell | None]:
     """The cells of one image; the names of the lines stand below its merged mask, beside the first class."""
-    merged, *ranked = sorted(masks, key=lambda row: int(row["rank"]))
-    cells: list[Cell | None] = [photograph_cell(photograph), map_cell(merged["tile"], photograph, LEGEND)]
+    merged = next((row["tile"] for row in masks if row["rank"] == 0), None)
+    ranked = sorted((row for row in masks if row["rank"]), key=lambda row: int(row["rank"]))
+    cells: list[Cell | None] = [photograph_cell(photograph), map_cell(merged, photograph, LEGEND)]
     for row in ranked:
-        name = str(row["class"]), " **" if row["present"] else ""
-        cells.append(map_cell(row["tile"], photograph, (name, f"{row['cls']:.2f}", f"{row['ama']:.2f}")))
+        name = shown(row["class"], ""), " **" if row["present"] else ""
+        cells.append(map_cell(row["tile"], photograph, (name, shown(row["cls"], ".2f"), shown(row["ama"], ".2f"))))
     return cells

@@ -49,15 +49,26 @@ const explainerGallery = (() => {
     return list;
   };
 
-  const tile = (content, method) => {
+  const empty = (text) => make("span", { className: "missing", textContent: text });
+
+  const tile = (content, method, called) => {
     const map = (content.maps[method] || {})[state.label];
     const isTruth = method === "ground_truth";
     const stack = make("div", { className: "stack" });
-    if (!isTruth) stack.append(picture(content.photograph, "", "under"));
-    if (map) stack.append(picture(map, `${method}: map of ${state.label}`, isTruth ? "plain" : "heat"));
-    else stack.append(make("span", { className: "missing", textContent: "no map" }));
-    const name = make("strong", { textContent: isTruth ? "ground truth" : method.replace(/[,:_]/g, "$&\u200b") });
+    if (!isTruth && content.photograph) stack.append(picture(content.photograph, "", "under"));
+    if (map) stack.append(picture(map, `${called}: map of ${state.label}`, isTruth ? "plain" : "heat"));
+    else stack.append(empty("no map"));
+    const name = make("strong", { title: method, textContent: isTruth ? "ground truth" : called.replace(/[,:_]/g, "$&\u200b") });
     return make("figure", {}, stack, make("figcaption", {}, name, scores(content, method)));
+  };
+
+  // Runs with different classifiers have different ones, which then stand with their runs' names.
+  const probability = (byRun) => {
+    const known = Object.entries(byRun).filter((one) => one[1] !== "");
+    const texts = known.map(([run, value]) => [run, Number(value).toFixed(3)]);
+    if (!texts.length) return "";
+    if (new Set(texts.map((one) => one[1])).size === 1) return `, probability ${texts[0][1]}`;
+    return `, probability ${texts.map(([run, value]) => `${value} (${run})`).join(", ")}`;
   };
 
   const showTiles = () => {
@@ -70,12 +81,12 @@ const explainerGallery = (() => {
       return;
     }
     const facts = image.classes.find((one) => one.name === state.label);
-    const probability = facts && facts.probability !== "" ? `, probability ${Number(facts.probability).toFixed(3)}` : "";
-    byId("state").textContent = `${image.name}: ${state.label ?? "no class"}${probability}`;
-    const photograph = make("figure", {}, make("div", { className: "stack" }, picture(content.photograph, `Photograph ${image.name}`, "plain")));
+    byId("state").textContent = `${image.name}: ${state.label ?? "no class"}${facts ? probability(facts.probability) : ""}`;
+    const shown = content.photograph ? picture(content.photograph, `Photograph ${image.name}`, "plain") : empty("no photograph");
+    const photograph = make("figure", {}, make("div", { className: "stack" }, shown));
     photograph.append(make("figcaption", {}, make("strong", { textContent: "photograph" })));
     // A method without a map of any class of this image is not a failure of this image: its tile says so all the same.
-    byId("tiles").replaceChildren(photograph, ...index.methods.map((method) => tile(content, method)));
+    byId("tiles").replaceChildren(photograph, ...index.methods.map(([method, called]) => tile(content, method, called)));
   };
 
   const showClasses = () => {
@@ -95,7 +106,9 @@ const explainerGallery = (() => {
     const shown = state.chosen.slice(first, first + PAGE);
     const buttons = shown.map((number) => {
       const image = index.images[number];
-      const button = make("button", { type: "button", title: image.name }, picture(image.thumbnail, image.name, ""));
+      const source = image.thumbnail || contents[number]?.photograph;
+      const inside = source ? picture(source, image.name, "") : make("span", { className: "nameless", textContent: image.name });
+      const button = make("button", { type: "button", title: image.name }, inside);
       button.dataset.image = number;
       button.setAttribute("aria-pressed", String(number === state.image));
       button.addEventListener("click", () => pick(number));

@@ -4,7 +4,7 @@
   const value = (row, column, numeric) => {
     const text = row.cells[column].dataset.value;
     if (text === undefined) return null;
-    return numeric ? Number(text) : text;
+    return numeric ? Number(text.replace("inf", "Infinity")) : text; // as the CSV files write it
   };
 
   const compare = (first, second, sign) => {
