@@ -27,6 +27,7 @@ from explainer.report.gallery import (
     heat,
     overlay,
     shortened,
+    text_width,
     truth_shades,
     wrapped,
 )
@@ -221,3 +222,13 @@ def test_a_method_that_cannot_explain_the_classifier_is_named_with_the_reason(sm
     text = written_page(small_run, tmp_path, 1, "center", "grad_cam:target_layer=fc")
     assert "No picture of `grad_cam`: A CAM method needs a layer that gives maps" in text
     assert tile_rows(tmp_path / "methods.png") == 2 + 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_scale_has_its_label_whole_however_few_columns_there_are(count):
+    columns = [Column(np.ones((4, 4, 3)), "cat")] * count
+    footer = draw_gallery(columns, [Row("rise", [], [np.ones((4, 4))] * count)])[-18:]
+    dark = (footer < 100).all(axis=2).any(axis=0).nonzero()[0]
+    letters = text_width("1: matters most")
+    assert dark[-1] - dark[dark > dark[-1] - letters][0] >= letters - 4  # as wide as it is, and not cut at the edge
+    assert dark[-1] < footer.shape[1] - 1

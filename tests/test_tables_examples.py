@@ -229,7 +229,7 @@ def test_a_table_without_rows_is_removed_with_its_picture(tmp_path):
     "text, message",
     [
         ("method,image,map\nrise,a,b\n", "lacks the columns class, probability, tile; it has method, image, map"),
-        ("method,image,class,probability,tile\nphotograph,a,cat,0.5,iVBORw0K\n", "no PNG in base64"),
+        ("method,image,class,probability,tile\nphotograph,a,cat,0.5,iVBORw0K\n", "no picture in base64"),
         ("method,image,class,probability,tile\n", "has no rows"),
         ("method,image,class,probability,tile\nrise,a,cat,0.5,\n", "lacks photographs: it has 0 of 1"),
     ],

@@ -9,6 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
+from explainer.evaluation.tiles import thumbnail
 from explainer.report.evaluation import write_figures, write_files
 from explainer.report.gallery import GAP, TILE, to_tile
 from explainer.report.tensorboard import log_evaluation
@@ -90,6 +91,10 @@ def test_the_gallery_of_the_report_page_is_shown_with_all_classes_of_an_image(tm
     more = [row | {"class": "hen", "probability": None} for row in rows if row["image"] == "a"]
     photograph = {"method": "photograph", "image": "a", **dict.fromkeys(("class", "present", "probability"))}
     photograph["tile"] = toy.tile(toy.picture("photograph", "a", channels=3))
+    for row in rows:
+        row["tile"] = row["tile"] and thumbnail(
+            toy.picture(row["method"], row["image"])
+        )  # WebP, as the gallery has them
     rows = [{name: row[name] for name in photograph} for row in (photograph, *rows, *more)]
     write_files({"gallery_tiles": rows, "gallery": [{"method": "explainer"}]}, tmp_path)
     events = read(log_evaluation(tmp_path, tmp_path / "logs"))

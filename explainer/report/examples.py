@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from explainer.report.columns import groups
-from explainer.report.gallery import Column, Row, caption_of, draw_gallery, label_of
+from explainer.report.gallery import Column, Floats, Row, caption_of, draw_gallery, label_of
 from explainer.report.replaced import replaced
 from explainer.report.tiles import GROUND_TRUTH, PHOTOGRAPH, by_method, read_tiles
 
@@ -63,7 +63,7 @@ def read_gallery_pictures(csv_file: Path, most: int) -> dict[str, tuple[list[Col
         photograph = next((row["tile"] for row in of_image if row["method"] == PHOTOGRAPH), None)
         asked = [row for row in of_image if row["class"] is not None]
         probability = {str(row["class"]): row["probability"] for row in asked}
-        maps = {(str(row["method"]), str(row["class"])): row["tile"] for row in asked}
+        maps = {(str(row["method"]), str(row["class"])): _grey(row["tile"]) for row in asked}
         columns = [
             Column(BLANK if photograph is None else photograph, caption_of(name, value), maps.get((GROUND_TRUTH, name)))
             for name, value in probability.items()
@@ -71,3 +71,8 @@ def read_gallery_pictures(csv_file: Path, most: int) -> dict[str, tuple[list[Col
         of_methods = [Row(*label_of(name), [maps.get((name, label)) for label in probability]) for name in methods]
         found[image] = columns, of_methods
     return found
+
+
+def _grey(tile: Floats | None) -> Floats | None:
+    """A map [H,W]: a WebP has three channels whatever it shows."""
+    return tile if tile is None or tile.ndim == 2 else tile.mean(axis=2)

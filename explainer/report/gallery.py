@@ -29,6 +29,7 @@ HEAT = 0.65
 OTHERS = 0.35
 """Grey of what is in the image besides the target, where the target itself is white."""
 NO_MAP = "no map"
+MOST_LABEL = "1: matters most"
 COLOURS_OF_PNG = 256
 """As many as a palette holds."""
 
@@ -187,10 +188,11 @@ def wrapped(text: str, width: float, measure: Callable[[str], float] = text_widt
 
 def _draw_scale(canvas: Image.Image, left: int, top: int) -> None:
     """The colours from 0 to 1, as they look on a grey photograph."""
-    ramp = colour_ramp(2 * TILE).repeat(FOOTER // 3, axis=0)
-    canvas.paste(Image.fromarray(ramp), (left, top))
-    for value, text in ((0, "0"), (1, "1: matters most")):
-        write(canvas, (left + value * 2 * TILE - (6 if value else 0), top + FOOTER // 3 + 2), text)
+    length = min(2 * TILE, canvas.width - left - GAP)
+    canvas.paste(Image.fromarray(colour_ramp(length).repeat(FOOTER // 3, axis=0)), (left, top))
+    below = top + FOOTER // 3 + 2
+    write(canvas, (left, below), "0")
+    write(canvas, (min(left + length - 6, canvas.width - text_width(MOST_LABEL)), below), MOST_LABEL)
 
 
 def write(canvas: Image.Image, place: tuple[int, int], text: str, fill: str = "black") -> None:
