@@ -45,7 +45,7 @@ def sources(*folders):
 
 
 LIBRARY = sources("explainer", "datamodules")
-TOP_LEVEL = (*PARTS, *PROGRAMS)
+TOP_LEVEL = (*PARTS, *sorted(PROGRAMS))
 EVERYTHING = [*LIBRARY, *sources("benchmarks"), *(ROOT / f"{name}.py" for name in TOP_LEVEL)]
 
 
