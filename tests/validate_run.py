@@ -23,7 +23,7 @@ def validate(run, devices):
     options.machine.strategy = "ddp" if devices > 1 else "auto"
     options.data.seed = options.run.seed
     options.data.batch_size = 4  # the last batches of the two processes differ in size
-    options.data.mean, options.data.std = train.normalisation(options.run.explanandum)
+    options.data.mean, options.data.std = options.classifier.normalisation(options.run.explanandum)
     explanandum, datamodule = Explanandum.load(folder.explanandum), make_datamodule(options)
     train.prepare_lessons(options, datamodule, explanandum)
     parts = {"objective": train.make_objective(options), "lesson": train.make_lesson(options)}

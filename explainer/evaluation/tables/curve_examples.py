@@ -34,7 +34,7 @@ class CurveExamplesOptions:
     """How much is shown.
 
     Args:
-        images: So many, evenly spaced over the split, not chosen for their looks.
+        images: Two curves and a strip for each of so many, evenly spaced over the split.
     """
 
     images: int = 3

@@ -25,7 +25,7 @@ class SanityExamplesOptions:
     """How much is shown.
 
     Args:
-        images: So many, evenly spaced over the split. Each costs a map per layer, mode and method.
+        images: A strip for each of so many, evenly spaced over the split. Each costs a map per layer, mode and method.
     """
 
     images: int = 1
