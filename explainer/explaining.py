@@ -166,9 +166,9 @@ def _class_index(wanted: str | int, classes: Sequence[str]) -> int:
     if name.isdecimal() and int(name) < len(classes):
         return int(name)
     close = get_close_matches(name, classes, 3)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    hint = f"did you mean {' or '.join(close)}? The" if close else "the"
     raise ValueError(
-        f"Unknown class '{name}'; {hint}The classifier knows {len(classes)} classes: {some(list(classes))}. Give a "
+        f"Unknown class '{name}'; {hint} classifier knows {len(classes)} classes: {some(list(classes))}. Give a "
         f"name, or a number from 0 to {len(classes) - 1}."
     )
 
