@@ -156,6 +156,14 @@ def make_parser() -> Parser:
         default=[],
         help="Several runs instead of --run: their tables, and one page that says in what they differ.",
     )
+    _add_methods(parser)
+    _add_tables(parser)
+    parser.add_class_arguments(MachineOptions, None, default={"precision": "32-true"}, skip={"compile"})
+    make_flags(parser)
+    return parser
+
+
+def _add_methods(parser: Parser) -> None:
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -167,6 +175,10 @@ def make_parser() -> Parser:
         action=ListMethods,
         help="Print every method with its paper, cost and options, or what a method's options mean, and exit.",
     )
+
+
+def _add_tables(parser: Parser) -> None:
+    """Which tables, and the options of each."""
     names = [*TABLES, ABLATION]
     parser.add_argument(
         "--tables",
@@ -200,9 +212,6 @@ def make_parser() -> Parser:
         default=[],
         help="Classes of the masking table (default: bottle car cat dog person, or the five most frequent).",
     )
-    parser.add_class_arguments(MachineOptions, None, default={"precision": "32-true"}, skip={"compile"})
-    make_flags(parser)
-    return parser
 
 
 def parse_evaluation(arguments: list[str]) -> tuple[EvaluateOptions, Wishes, MachineOptions]:

@@ -18,7 +18,7 @@ from datamodules.batch import VOID
 from explainer.evaluation.tables import ExamplesOptions, ExamplesTable
 from explainer.evaluation.tables.examples import tile
 from explainer.explanandum import Explanandum
-from explainer.report.evaluation import write_figures, write_files
+from explainer.report.evaluation import write_files, write_plots
 from explainer.report.examples import plot_examples
 from explainer.report.gallery import CAPTION, FOOTER, GAP, OTHERS, TILE
 from explainer.report.tables import read_table
@@ -189,7 +189,7 @@ def example_scores():
 def drawn(folder, scores, table):
     """The tiles [rows][columns] of the picture."""
     write_files(table.summarise(scores), folder)
-    write_figures(folder)
+    write_plots(folder)
     with Image.open(folder / "examples_tiles.png") as picture:
         pixels = np.asarray(picture)
     step = TILE + GAP
@@ -242,7 +242,7 @@ def test_a_file_that_can_not_be_drawn_is_told_and_the_other_figures_are_drawn(tm
     (tmp_path / "examples_tiles.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         plot_examples(tmp_path / "examples_tiles.csv", tmp_path / "examples_tiles.png")
-    write_figures(tmp_path)
+    write_plots(tmp_path)
     assert message in capsys.readouterr().out
 
 

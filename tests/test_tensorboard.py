@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 
 from explainer.evaluation.tiles import thumbnail
-from explainer.report.evaluation import write_figures, write_files
+from explainer.report.evaluation import write_files, write_plots
 from explainer.report.gallery import GAP, TILE, to_tile
 from explainer.report.tensorboard import log_evaluation
 
@@ -29,7 +29,7 @@ def logged(tmp_path_factory):
     """The results, and the run in TensorBoard, logged twice."""
     results = tmp_path_factory.mktemp("evaluation")
     toy.write_results(results)
-    write_figures(results)
+    write_plots(results)
     logs = tmp_path_factory.mktemp("tensorboard")
     run = log_evaluation(results, logs)
     assert log_evaluation(results, logs) == run == logs / results.name

@@ -13,7 +13,7 @@ from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation, ablation_differences, ablation_rows
 from explainer.evaluation.tables.base import Files, Table
 from explainer.files import write_whole
-from explainer.report.evaluation import write_figures, write_files
+from explainer.report.evaluation import write_files, write_plots
 from explainer.report.tables import markdown, write_csv
 from explainer.run_folder import environment
 
@@ -64,7 +64,7 @@ def report(evaluation: Evaluation, plan: Plan, output: Path) -> None:
     groups = [scores, *(tables for _, tables in ablations)]
     everything = [(table.name, one) for tables in groups for table, of_table in tables.items() for one in of_table]
     report_failures(everything, output)
-    write_figures(output)
+    write_plots(output)
     if not any(one.rows for _, one in everything):
         raise ValueError("No image could be scored; the lines above say why. Choose another --split or other --tables.")
     print(f"Written to {output}")

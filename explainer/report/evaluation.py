@@ -39,7 +39,7 @@ def write_files(files: Mapping[str, list[Row]], folder: Path) -> None:
             write_table(rows, folder / name)
 
 
-def write_figures(folder: Path) -> None:
+def write_plots(folder: Path) -> None:
     """Draw what there are CSV files for, and say which can't be drawn: an older version may have left them there."""
     for name, draw in FIGURES.items():
         table = folder / f"{name}.csv"
