@@ -4,8 +4,9 @@ import re
 
 import pytest
 from toy_pages import EVIL_CLASS, EVIL_IMAGE, METHODS, NAMES
+from watched import Watch, require_browser
 
-from benchmarks.browser import REMEDY, find_browser, launched
+from benchmarks.browser import launched
 from benchmarks.report import Names, make_results
 from explainer.report.names import method_names
 from explainer.report.page import write_page
@@ -13,8 +14,6 @@ from explainer.report.page_gallery import CHUNK
 from explainer.report.tables import read_table, write_csv
 
 pytest.importorskip("playwright", reason="playwright is in the extra `test`")
-SECONDS = 180
-"""That a busy machine may take to open a page."""
 WIDE = {"width": 1200, "height": 900}
 NARROW = {"width": 360, "height": 740}
 INFINITE = float("inf")
@@ -22,10 +21,7 @@ INFINITE = float("inf")
 
 @pytest.fixture(scope="module")
 def browser():
-    program = find_browser()
-    if program is None:
-        pytest.skip(f"there is no Chromium; {REMEDY}")
-    with launched(program) as running:
+    with launched(require_browser()) as running:
         yield running
 
 
@@ -39,23 +35,6 @@ def page(folder):
     return write_page([folder])
 
 
-class Watch:
-    """Opens pages, and keeps what they complain about and what they ask for."""
-
-    def __init__(self, context):
-        context.set_default_timeout(SECONDS * 1000)
-        self.context, self.complaints, self.requests = context, [], []
-
-    def open(self, file):
-        tab = self.context.new_page()
-        tab.on("console", lambda message: self.complaints.append(message.text))
-        tab.on("pageerror", lambda error: self.complaints.append(str(error)))
-        tab.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}") or dialog.dismiss())
-        tab.on("request", lambda request: self.requests.append(request.url))
-        tab.goto(file.as_uri())
-        return tab
-
-
 @pytest.fixture(scope="module")
 def watch(browser):
     context = browser.new_context(viewport=WIDE)
@@ -66,7 +45,7 @@ def watch(browser):
 @pytest.fixture(scope="module")
 def tab(watch, page):
     """The page, opened once: tests pick and sort in it, and rely on nothing that another one picked or sorted."""
-    return watch.open(page)
+    return watch.open(page.as_uri())
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +106,7 @@ def test_infinite_numbers_are_sorted_too(watch, tmp_path):
     write_csv(
         [{"method": str(value), "sal": value} for value in (1.0, float("-inf"), float("inf"), 2.0)], tmp_path / "a"
     )
-    tab = watch.open(write_page([tmp_path]))
+    tab = watch.open(write_page([tmp_path]).as_uri())
     tab.locator("th button", has_text="sal").click()
     assert [float(cell.get_attribute("data-value")) for cell in column(tab, "a", "sal")] == [INFINITE, 2, 1, -INFINITE]
 
@@ -227,7 +206,7 @@ def test_a_large_gallery_comes_from_the_files_beside_the_page(watch, tmp_path):
     names = Names([f"{place}.jpg" for place in range(60)], METHODS, NAMES.classes)
     file = write_page([make_results(tmp_path / "results", names, side=16)], embedded=0)
     assert all(CHUNK.fullmatch(beside.name) for beside in (file.parent / "gallery").iterdir())
-    tab = watch.open(file)
+    tab = watch.open(file.as_uri())
     tab.wait_for_selector("#gallery-tiles .heat")
     tab.click("#gallery-later")
     tab.locator("#gallery-strip button").last.click()
@@ -238,7 +217,7 @@ def test_a_large_gallery_comes_from_the_files_beside_the_page(watch, tmp_path):
 
 def test_a_row_of_the_comparison_leads_to_its_image_in_the_gallery(watch, folder, tmp_path):
     other = make_results(tmp_path / "other", NAMES, seed=1, side=24)
-    tab = watch.open(write_page([folder, other], tmp_path / "page"))
+    tab = watch.open(write_page([folder, other], tmp_path / "page").as_uri())
     tab.locator("details:has([data-stem='most_different']) > summary").click()
     link = tab.locator(".picks").nth(3)
     name = link.inner_text()

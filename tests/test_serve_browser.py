@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
+from watched import SECONDS, Watch, require_browser
 
 import explain
-from benchmarks.browser import REMEDY, find_browser, launched
+from benchmarks.browser import launched
 from datamodules.shapes import CLASSES
 
 pytest.importorskip("playwright", reason="playwright is in the extra `test`")
@@ -28,8 +29,6 @@ from explainer.report.sheet import overlay_picture, shrunk
 from explainer.serve import server
 from explainer.serve.studio import SHOWN
 
-SECONDS = 180
-"""That a busy machine may take for anything."""
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 GRADIOS_OWN = ("Method not implemented.", "AbortError: signal is aborted without reason")
 """What its frontend (before version 6.20 the second, too) says to the console when it ends a stream."""
@@ -37,10 +36,7 @@ GRADIOS_OWN = ("Method not implemented.", "AbortError: signal is aborted without
 
 @pytest.fixture(scope="module")
 def program():
-    found = find_browser()
-    if found is None:
-        pytest.skip(f"there is no Chromium; {REMEDY}")
-    return found
+    return require_browser()
 
 
 @pytest.fixture(scope="module")
@@ -101,20 +97,11 @@ def photograph(tmp_path_factory):
     return file
 
 
-class Watch:
-    """A browser that keeps what pages complain about and ask for."""
-
-    def __init__(self, context):
-        context.set_default_timeout(SECONDS * 1000)
-        self.context, self.complaints, self.requests = context, [], []
+class PageWatch(Watch):
+    """Waits until the page can take an image."""
 
     def open(self, address):
-        tab = self.context.new_page()
-        tab.on("console", lambda message: self.complaints.append(message.text))
-        tab.on("pageerror", lambda error: self.complaints.append(str(error)))
-        tab.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}") or dialog.dismiss())
-        tab.on("request", lambda request: self.requests.append(request.url))
-        tab.goto(address)
+        tab = super().open(address)
         tab.wait_for_selector("#image input[type=file]", state="attached")
         return tab
 
@@ -122,7 +109,7 @@ class Watch:
 @pytest.fixture(scope="module")
 def watch(program):
     with launched(program) as browser:
-        yield Watch(browser.new_context(viewport=WIDE, accept_downloads=True))
+        yield PageWatch(browser.new_context(viewport=WIDE, accept_downloads=True))
 
 
 @pytest.fixture(autouse=True)
@@ -311,7 +298,10 @@ def send(address, path, body, **headers):
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
             return answer.status, answer.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
+        try:
+            return error.code, error.read().decode()
+        except ConnectionResetError:  # a refusal does not wait for the body, so its own text may get lost
+            return error.code, ""
 
 
 def upload(address, content, name="x.png"):
