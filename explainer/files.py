@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 PART = ".part"
-"""Ending of a file that is being written."""
+"""In the name of a file that is being written."""
 ABANDONED = 24 * 3600.0
 """Seconds after which nobody writes to such a file any more: its process was killed."""
 
@@ -17,10 +17,11 @@ ABANDONED = 24 * 3600.0
 def whole(file: Path) -> Iterator[Path]:
     """A path to write to beside the file, whose place it takes when the block ends; after an error nothing is left.
 
-    So no kill and no other writer leaves half of the file. Its folder is made.
+    So no kill and no other writer leaves half of the file. Its folder is made, and the path has the file's suffix, by
+    which libraries know the format.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{uuid4().hex}{PART}")  # no other process's, on whatever machine it runs
+    beside = file.with_name(f".{uuid4().hex}{PART}{file.suffix}")  # no other process's, on whatever machine it runs
     try:
         yield beside
         beside.replace(file)
@@ -30,7 +31,7 @@ def whole(file: Path) -> Iterator[Path]:
 
 def tidy(folder: Path) -> None:
     """Remove what processes that were killed have left of files, at least a day ago."""
-    for file in folder.glob(f".*{PART}"):
+    for file in folder.glob(f".*{PART}*"):
         with suppress(OSError):  # another process tidies too; or it is another user's
             if time.time() - file.stat().st_mtime > ABANDONED:
                 file.unlink()

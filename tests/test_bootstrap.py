@@ -5,20 +5,16 @@ import pytest
 import torch
 from scipy import stats
 
-from explainer.metrics import bootstrap as module
-from explainer.metrics.bootstrap import (
-    SparseSums,
+from explainer import resampling as module
+from explainer.bootstrap import (
     bootstrap,
     bootstrap_interval,
     bootstrap_mean,
     interval_of,
-    mean_ratio,
     paired_difference,
-    ratios,
-    resampled,
-    sums_per_image,
     tail_probability,
 )
+from explainer.resampling import SparseSums, mean_ratio, ratios, resampled, sums_per_image
 
 
 def normal(*shape, seed=0, mean=0.0):

@@ -1,11 +1,12 @@
-"""A table's numbers are means of its scores, with the intervals of explainer.metrics.bootstrap."""
+"""A table's numbers are means of its scores, with the intervals of explainer.bootstrap."""
 
 import numpy as np
 import pytest
 
+from explainer.bootstrap import bootstrap_interval, bootstrap_mean, paired_difference
 from explainer.evaluation.measures import Measure, columns_of, differences, mean_of, measured, summary
 from explainer.evaluation.records import MethodScores
-from explainer.metrics.bootstrap import bootstrap_interval, bootstrap_mean, mean_ratio, paired_difference
+from explainer.resampling import mean_ratio
 
 IOU = [mean_of("iou")]
 

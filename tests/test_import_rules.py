@@ -1,6 +1,8 @@
 """Who imports whom: the rules that keep the parts apart, checked in the source."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,8 +101,17 @@ def test_data_modules_import_nothing_else_of_ours(file):
 
 
 @pytest.mark.parametrize("file", sources("explainer/report"), ids=named)
-def test_reports_import_nothing_else_of_ours(file):
-    assert all(within(name, "explainer.report") for name in ours(imported_by(file)))
+def test_reports_import_nothing_else_of_ours_but_what_does_without_pytorch(file):
+    allowed = ("explainer.report", "explainer.files", "explainer.bootstrap", "explainer.resampling")
+    assert all(any(within(name, one) for one in allowed) for name in ours(imported_by(file)))
+
+
+def test_reports_do_without_pytorch():
+    modules = [name_of(file) for file in sources("explainer/report")]
+    without = "import sys; sys.modules['torch'] = None; from importlib import import_module\n"
+    code = f"{without}for name in {modules}: import_module(name)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("file", sources("explainer"), ids=named)
@@ -125,7 +136,7 @@ def test_methods_never_import_each_other(file):
 
 @pytest.mark.parametrize("file", sources("explainer/attribution", "explainer/metrics"), ids=named)
 def test_methods_and_metrics_know_the_classifier_and_masks_but_no_training(file):
-    allowed = ["attribution", "metrics", "capture", "explanandum", "masking", "network"]
+    allowed = ["attribution", "metrics", "bootstrap", "resampling", "capture", "explanandum", "masking", "network"]
     for name in ours(imported_by(file)) - {"explainer"}:
         assert any(within(name, f"explainer.{part}") for part in allowed), name
 

@@ -8,10 +8,9 @@ import pytest
 
 from explainer.metrics.masking import class_specificity
 from explainer.report.page import write_page
-from explainer.report.page_compare import changes, most_different
+from explainer.report.page_compare import changes, intervals, most_different
 from explainer.report.page_content import comparison_of
 from explainer.report.page_data import open_results
-from explainer.report.page_intervals import intervals
 from explainer.report.tables import write_csv, write_table
 
 

@@ -244,7 +244,7 @@ def test_the_interval_of_a_comparison_is_that_of_the_tables(tmp_path):
     """The expanded percentiles of explainer/metrics/bootstrap.py, from other draws."""
     import numpy as np
 
-    from explainer.metrics.bootstrap import bootstrap_mean
+    from explainer.bootstrap import bootstrap_mean
 
     values = np.random.default_rng(3).normal(0.05, 0.2, (2, 30))
     for name, of_run in zip(("one", "two"), values.tolist(), strict=True):

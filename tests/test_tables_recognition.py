@@ -15,8 +15,8 @@ from explainer.evaluation.records import MethodScores
 from explainer.evaluation.tables import RecognitionOptions, RecognitionTable
 from explainer.evaluation.tables.recognition import measures_of
 from explainer.masking import apply_mask
-from explainer.metrics.bootstrap import CHUNK_BYTES
 from explainer.metrics.recognition import Recognition, scores_from_counts
+from explainer.resampling import CHUNK_BYTES
 
 LABELS = [[0], [1, 2], [0, 2], [1], [0, 1, 2], [2]]
 NAMES = ("precision", "recall", "f_score")

@@ -13,17 +13,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from explainer.bootstrap import Interval, interval_of
 from explainer.evaluation.records import MethodScores, Row
-from explainer.metrics.bootstrap import (
-    Array,
-    Interval,
-    Resamples,
-    SparseSums,
-    Statistic,
-    interval_of,
-    ratios,
-    resampled,
-)
+from explainer.resampling import Array, Resamples, SparseSums, Statistic, ratios, resampled
 
 Flags = NDArray[np.bool_]
 Sums = Callable[[list[Row]], Sequence[float] | Mapping[int, float]]

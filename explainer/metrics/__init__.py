@@ -1,18 +1,14 @@
 """Metrics of attribution maps: pure functions and thin torchmetrics classes over them.
 
-`bootstrap.bootstrap`, the general form behind the intervals, is taken from its module, whose name it has.
+The intervals are those of `explainer.bootstrap`, whose `bootstrap` is the general form behind them.
 """
 
-from explainer.metrics.bootstrap import (
+from explainer.bootstrap import (
     Interval,
     bootstrap_interval,
     bootstrap_mean,
     interval_of,
-    mean_ratio,
     paired_difference,
-    ratios,
-    resampled,
-    sums_per_image,
     tail_probability,
 )
 from explainer.metrics.curves import (
@@ -53,6 +49,7 @@ from explainer.metrics.scaling import merged_saliency, to_unit_range
 from explainer.metrics.segmentation import SegmentationAgreement, agreement, saliency
 from explainer.metrics.shortcut import ShortcutShares, mass_shares
 from explainer.metrics.similarity import rank_correlation, structural_similarity
+from explainer.resampling import mean_ratio, ratios, resampled, sums_per_image
 
 __all__ = [
     "MASKED_THRESHOLD",

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from explainer.files import whole
 from explainer.report.columns import groups
 from explainer.report.gallery import Column, Floats, Row, caption_of, draw_gallery, label_of
-from explainer.report.replaced import replaced
 from explainer.report.tiles import GROUND_TRUTH, PHOTOGRAPH, by_method, read_tiles
 
 OWN = (PHOTOGRAPH, GROUND_TRUTH)
@@ -30,7 +30,7 @@ def plot_examples(csv_file: Path, picture_file: Path) -> None:
     Raises:
         ValueError: If a column, all rows or a photograph are missing, or a tile is not readable.
     """
-    with replaced(picture_file) as temporary:
+    with whole(picture_file) as temporary:
         Image.fromarray(draw_gallery(*read_examples(csv_file))).save(temporary)
 
 

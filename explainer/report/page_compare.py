@@ -11,11 +11,12 @@ from math import isnan
 
 import numpy as np
 
+from explainer.bootstrap import interval_of
 from explainer.report.page_data import PER_IMAGE, Result, flattened
-from explainer.report.page_intervals import Array, intervals, means
 from explainer.report.page_scores import Parts, scores_of
 from explainer.report.page_sections import BETTER
 from explainer.report.tables import Row
+from explainer.resampling import Array, resampled_alike
 
 PERCENT = frozenset(
     ("acc", "iou", "mae", "insertion", "deletion", "over_all", "hit_rate", "over_maps", "on_target", "specificity")
@@ -24,6 +25,7 @@ PERCENT = frozenset(
 """In [0, 1] in the scores of single images, in percent in the tables and here."""
 MOST = 10
 """Images listed for each measure."""
+Bounds = tuple[float | None, float | None]
 OWN_FACTS = frozenset(("command", "images", "options.images"))
 """In which runs may differ: what is compared is what both have."""
 
@@ -104,6 +106,47 @@ def changes(before: Result, after: Result) -> list[Change]:
             pairs += [pair] if pair.images and not np.isnan(means(pair.sums.sum(axis=0))).any() else []
     bounds = intervals([pair.sums for pair in pairs])
     return [_change(pair, *of_pair) for pair, of_pair in zip(pairs, bounds, strict=True)]
+
+
+def means(sums: Array) -> tuple[Array, Array]:
+    """The means over groups of the first ratios, and of the second.
+
+    Args:
+        sums: above and below the line of the first, then of the second, [...,4,G]; a group with nothing below the line
+            does not count.
+    """
+    first, second = (_mean_ratio(sums[..., place, :], sums[..., place + 1, :]) for place in (0, 2))
+    return first, second
+
+
+def _mean_ratio(above: Array, below: Array) -> Array:
+    exists = below > 0
+    ratios = np.divide(above, below, out=np.zeros_like(above), where=exists)
+    count = exists.sum(axis=-1)
+    total: Array = ratios.sum(axis=-1)
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def intervals(every: Sequence[Array]) -> list[Bounds]:
+    """Of the second mean less the first, images drawn in pairs; None for fewer than two images.
+
+    Args:
+        every: of each measure what each image contributes, [N,4,G]; N and G may differ.
+    """
+    found: list[Bounds] = [(None, None)] * len(every)
+    for count in {len(sums) for sums in every} - {0, 1}:
+        places = [place for place, sums in enumerate(every) if len(sums) == count]
+        drawn = resampled_alike(_difference, [every[place].reshape(count, -1) for place in places])
+        for place, of_place in zip(places, drawn, strict=True):
+            _, low, high, *_ = interval_of(of_place, np.array(count))
+            found[place] = (None, None) if np.isnan(low) else (float(low), float(high))
+    return found
+
+
+def _difference(totals: Array) -> Array:
+    """Of totals over images, [D,4G] -> [D]."""
+    first, second = means(totals.reshape(len(totals), 4, -1))
+    return second - first
 
 
 def common_tables(before: Result, after: Result) -> Iterator[str]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from explainer.files import whole
 from explainer.report.columns import Numbers, groups, measured, numbers, plain, read_rows, top_of_scale, with_bounds
-from explainer.report.replaced import replaced
 from explainer.report.tables import Row
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def _save(figure: "Figure", picture_file: Path) -> None:
         axes.tick_params(labelsize=SMALL)
         for text, points in ((axes.title, SMALL + 1), (axes.xaxis.label, SMALL), (axes.yaxis.label, SMALL)):
             text.set_fontsize(points)
-    with replaced(picture_file) as temporary:
+    with whole(picture_file) as temporary:
         figure.savefig(temporary, dpi=min(DPI, PIXELS / max(figure.get_size_inches())))
 
 

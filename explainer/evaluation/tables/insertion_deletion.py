@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from explainer.attribution.perturb import checked_blur
+from explainer.bootstrap import bootstrap_mean
 from explainer.evaluation.images import Images
 from explainer.evaluation.maps import ClassMaps
 from explainer.evaluation.measures import columns_of, differences, mean_of, summary
@@ -19,7 +20,6 @@ from explainer.evaluation.methods import NamedMethod
 from explainer.evaluation.records import MethodScores, Row
 from explainer.evaluation.tables.base import WRONGLY_CLASSIFIED, Files, Table, grouped
 from explainer.explanandum import Explanandum
-from explainer.metrics.bootstrap import bootstrap_mean
 from explainer.metrics.curves import (
     Baseline,
     CurveOptions,

@@ -18,8 +18,8 @@ from explainer.evaluation.methods import NamedMethod
 from explainer.evaluation.records import MethodScores, Row
 from explainer.evaluation.tables.base import Files, Table
 from explainer.explanandum import Explanandum
-from explainer.metrics.bootstrap import Array, ratios
 from explainer.metrics.masking import THRESHOLDS, class_specificity, masked_probabilities
+from explainer.resampling import Array, ratios
 
 TAKEN = ("none", "method", "target", "images", "image", "classifier")
 """Names of other columns."""

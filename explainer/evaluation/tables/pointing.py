@@ -19,8 +19,8 @@ from explainer.evaluation.methods import NamedMethod
 from explainer.evaluation.records import MethodScores, Row
 from explainer.evaluation.tables.base import WITHOUT_CLASS, Files, SplitFacts, Table, at_least, grouped
 from explainer.explanandum import Explanandum
-from explainer.metrics.bootstrap import mean_ratio
 from explainer.metrics.pointing import boxes_to_region, pointing_hit
+from explainer.resampling import mean_ratio
 
 ONLY_DIFFICULT = "with difficult objects only"
 WITHOUT_SCORE = "without a class that the classifier scores high enough"

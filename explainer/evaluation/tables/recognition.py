@@ -18,8 +18,8 @@ from explainer.evaluation.methods import NamedMethod
 from explainer.evaluation.records import MethodScores, Row
 from explainer.evaluation.tables.base import Files, Table
 from explainer.masking import apply_mask
-from explainer.metrics.bootstrap import Array
 from explainer.metrics.recognition import MASKED_THRESHOLD, PLAIN_THRESHOLD, recognition_counts, scores_from_counts
+from explainer.resampling import Array
 
 PLAIN = "plain"
 COUNTS = ("tp", "fp", "fn")

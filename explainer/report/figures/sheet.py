@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from explainer.files import whole
 from explainer.report.columns import plain
 from explainer.report.gallery import Picture, colour_ramp
-from explainer.report.replaced import replaced
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -130,7 +130,7 @@ def save_figure(figure: "Figure", stem: Path, formats: Iterable[str] = FORMATS, 
     for file in files:
         # Without a date, so that the same results give the same file.
         metadata = {"CreationDate": None} if file.suffix == ".pdf" else {}
-        with styled(), replaced(file) as temporary:
+        with styled(), whole(file) as temporary:
             figure.savefig(temporary, dpi=dpi, metadata=metadata)
     return files
 

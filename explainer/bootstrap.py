@@ -1,75 +1,35 @@
 """Confidence intervals over images by the percentile bootstrap (Efron, 1979): how far chance may have moved a number.
 
-Every statistic is computed from sums over images, so that a resample is a row of counts (how often each image was
-drawn) and all of them together are a matrix product: with one seed the draws are those of `scipy.stats.bootstrap`, in
-a tenth of its time and memory. Columns are resampled together, and equal seeds draw equal images: the intervals of
-two methods over the same images belong to the same resamples.
-
 The plain percentiles are too narrow for few images: of 8, an interval of 95 % holds in 87 % of simulations with normal
 scores. They are taken farther out instead, the expanded percentile interval of Hesterberg ("What Teachers Should Know
 About the Bootstrap", The American Statistician 69(4), 2015; arXiv:1411.5279), which holds in 94 % of them, of 5 images
 in 92 %; from some 100 images on there is hardly a difference. It mends neither skewness, nor ratios that rest on far
 fewer images than were drawn (a rare class); and no bound lies beyond the draws, which of 2 or 3 images says little.
 
-N images, V values, K sums an image, M statistics, D draws.
+Without PyTorch, which reports do not need. N images, V values, K sums an image, M statistics, D draws.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from math import sqrt
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Statistic = Callable[[Array], Array]
-"""From totals over images [D,K] to statistics [D] or [D,M]; NaN where a resample holds nothing to compute them from."""
+from explainer.resampling import (
+    DRAWS,
+    Array,
+    Resamples,
+    Statistic,
+    Values,
+    as_float64,
+    ratios,
+    resampled,
+    sums_per_image,
+)
 
 LEVEL = 0.95
-DRAWS = 2000
-"""The bounds then scatter by 3 % of the interval's half width."""
-CHUNK_BYTES = 64 * 2**20
-BYTES_A_DRAW = 24
-"""For each image: its index, its count, and the count as a float."""
-
-
-class SparseSums(NamedTuple):
-    """Sums [N,K] of which most are zero, entry by entry: of 1000 classes an image has two or three.
-
-    Attributes:
-        images: N.
-        width: K.
-        image: of each entry, long [E]; an image without an entry contributes zeros, and counts.
-        column: likewise; entries of the same image and column add up.
-        value: float64 [E].
-    """
-
-    images: int
-    width: int
-    image: NDArray[np.int64]
-    column: NDArray[np.int64]
-    value: Array
-
-
-class Resamples(NamedTuple):
-    """A statistic, and what became of it in each draw.
-
-    Those of two statistics over the same images, with the same draws and seed, may be subtracted: the draws are paired.
-
-    Attributes:
-        value: of all images, float64 [] or [M].
-        drawn: [D] or [D,M]; NaN where a draw holds nothing to compute it from. Of fewer than two images D is 1: there
-            is nothing to draw.
-    """
-
-    value: Array
-    drawn: Array
-
-    def minus(self, other: "Resamples") -> "Resamples":
-        """The difference, draw by draw."""
-        return Resamples(self.value - other.value, self.drawn - other.drawn)
 
 
 class Interval(NamedTuple):
@@ -90,7 +50,7 @@ class Interval(NamedTuple):
     left_out: NDArray[np.int64]
 
 
-def bootstrap_interval(values: ArrayLike | Tensor, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> Interval:
+def bootstrap_interval(values: Values, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> Interval:
     """Mean over images.
 
     Args:
@@ -99,11 +59,11 @@ def bootstrap_interval(values: ArrayLike | Tensor, level: float = LEVEL, draws: 
         draws: D.
         seed: of the draws.
     """
-    return bootstrap_mean(values, range(len(_float64(values))), level, draws, seed)
+    return bootstrap_mean(values, range(len(as_float64(values))), level, draws, seed)
 
 
 def bootstrap_mean(
-    values: ArrayLike | Tensor,
+    values: Values,
     image_ids: Sequence[Any] | NDArray[Any],
     level: float = LEVEL,
     draws: int = DRAWS,
@@ -121,7 +81,7 @@ def bootstrap_mean(
     Raises:
         ValueError: If there are not as many images as values.
     """
-    table = _float64(values)
+    table = as_float64(values)
     if len(image_ids) != len(table):
         raise ValueError(f"Got {len(table)} values but {len(image_ids)} image ids; each value needs its image's id.")
     columns = table[:, None] if table.ndim == 1 else table
@@ -135,7 +95,7 @@ def bootstrap_mean(
 
 
 def paired_difference(
-    first: ArrayLike | Tensor, second: ArrayLike | Tensor, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
+    first: Values, second: Values, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
 ) -> Interval:
     """Mean of `first` - `second` over the same images; an image counts only if both have a value.
 
@@ -157,15 +117,13 @@ def paired_difference(
         >>> found.value.item(), found.low.item() > 0
         (1.5, True)
     """
-    one, other = _float64(first), _float64(second)
+    one, other = as_float64(first), as_float64(second)
     if one.shape != other.shape:
         raise ValueError(f"Got values of shapes {one.shape} and {other.shape}; pairs need the same images in both.")
     return bootstrap_interval(one - other, level, draws, seed)
 
 
-def bootstrap(
-    statistic: Statistic, sums: ArrayLike | Tensor, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
-) -> Interval:
+def bootstrap(statistic: Statistic, sums: Values, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> Interval:
     """Any statistic that depends on the images through sums over them: rates per class, their mean, F-scores.
 
     Args:
@@ -178,32 +136,9 @@ def bootstrap(
     Raises:
         ValueError: If `sums` is no finite table, or `level` or `draws` is out of range.
     """
-    table = _float64(sums)
+    table = as_float64(sums)
     found = resampled(statistic, table, draws, seed)
     return interval_of(found, np.full(found.value.shape, len(table), np.int64), level)
-
-
-def resampled(
-    statistic: Statistic, sums: ArrayLike | Tensor | SparseSums, draws: int = DRAWS, seed: int = 0
-) -> Resamples:
-    """A statistic of sums over images, and of the sums over drawn images.
-
-    Args:
-        statistic: as in `bootstrap`.
-        sums: [N,K], finite.
-        draws: D.
-        seed: of the draws; N and the seed alone decide which images are drawn.
-
-    Raises:
-        ValueError: If `sums` is no finite table, or there is no draw.
-    """
-    if not isinstance(sums, SparseSums):
-        sums = _float64(sums)
-    _check(sums, draws)
-    value = statistic(_total(sums))[0]
-    if _count(sums) < 2:
-        return Resamples(value, value[None])
-    return Resamples(value, np.concatenate([statistic(totals) for totals in _drawn_totals(sums, draws, seed)]))
 
 
 def interval_of(resamples: Resamples, images: NDArray[np.int64], level: float = LEVEL) -> Interval:
@@ -251,73 +186,6 @@ def _student_quantile(probability: float, degrees: int) -> float:
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))
-
-
-def ratios(totals: Array) -> Array:
-    """First half of the columns over the second half, [D,2M] -> [D,M], e.g. hits and trials per class; x/0 is NaN."""
-    above, below = np.split(totals, 2, axis=1)
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
-
-
-def mean_ratio(totals: Array) -> Array:
-    """Mean of the `ratios` that exist, [D,2M] -> [D], e.g. hit rate averaged over classes (Group-CAM, Sec. 4.4)."""
-    found = ratios(totals)
-    exists = ~np.isnan(found)
-    return ratios(np.stack([np.where(exists, found, 0).sum(axis=1), exists.sum(axis=1).astype(np.float64)], axis=1))[
-        :, 0
-    ]
-
-
-def sums_per_image(values: ArrayLike | Tensor, image_ids: Sequence[Any] | NDArray[Any]) -> Array:
-    """Add up the rows [V,K] that belong to the same image -> [N,K], the images in sorted order."""
-    table = _float64(values)
-    images, index = np.unique(np.array(image_ids), return_inverse=True)
-    sums = np.zeros((len(images), table.shape[1]))
-    np.add.at(sums, index, table)
-    return sums
-
-
-def _float64(values: ArrayLike | Tensor) -> Array:
-    return np.asarray(values.detach().double().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
-
-
-def _check(sums: Array | SparseSums, draws: int) -> None:
-    values, shape = (sums.value, (sums.images, sums.width)) if isinstance(sums, SparseSums) else (sums, sums.shape)
-    if len(shape) != 2 or not np.isfinite(values).all():
-        raise ValueError(f"Expected finite sums [images, sums], got shape {shape}; leave out what is not finite.")
-    if draws < 1:
-        raise ValueError(f"Expected draws >= 1, got {draws}.")
-
-
-def _count(sums: Array | SparseSums) -> int:
-    return sums.images if isinstance(sums, SparseSums) else len(sums)
-
-
-def _total(sums: Array | SparseSums) -> Array:
-    """Over all images, [1,K]."""
-    if isinstance(sums, SparseSums):
-        return _by_column(sums, sums.value)[None]
-    return sums.sum(axis=0, keepdims=True)
-
-
-def _by_column(sums: SparseSums, values: Array) -> Array:
-    """Values [E] of the entries, added up for each column, [K]."""
-    return np.bincount(sums.column, values, sums.width).astype(np.float64, copy=False)
-
-
-def _drawn_totals(sums: Array | SparseSums, draws: int, seed: int) -> Iterator[Array]:
-    """Totals over resampled images, [d,K] each; so many draws at once that memory stays bounded."""
-    images, random = _count(sums), np.random.default_rng(seed)
-    chunk = max(1, CHUNK_BYTES // (BYTES_A_DRAW * images))
-    for start in range(0, draws, chunk):
-        rows = min(chunk, draws - start)
-        chosen = random.integers(0, images, (rows, images))
-        chosen += images * np.arange(rows)[:, None]
-        counts = np.bincount(chosen.ravel(), minlength=rows * images).reshape(rows, images).astype(np.float64)
-        if isinstance(sums, SparseSums):
-            yield np.stack([_by_column(sums, count[sums.image] * sums.value) for count in counts])
-        else:
-            yield counts @ sums
 
 
 def _bounds(drawn: Array, images: int, level: float) -> tuple[float, float]:
