@@ -20,8 +20,6 @@ from torch.utils.data import DataLoader
 from datamodules import ImageDataModule, ShapesDataModule
 from datamodules.batch import Batch
 from datamodules.sample import Split
-from evaluate_options import ALL, EvaluateOptions, Wishes, parse_evaluation
-from evaluate_subject import Subject, open_subject
 from explainer.attribution.spec import parse_method
 from explainer.entry import resume_hint, run_command
 from explainer.evaluation import Evaluation, Job, MapCache, Records
@@ -39,6 +37,8 @@ from explainer.report.page import write_page
 from explainer.report.page_data import distinct_names
 from explainer.report.tensorboard import log_evaluation
 from explainer.run_folder import require_writable
+from programs.evaluate_options import ALL, EvaluateOptions, Wishes, parse_evaluation
+from programs.evaluate_subject import Subject, open_subject
 
 PAPERS_CLASSES = ("bottle", "car", "cat", "dog", "person")
 """NN-Explainer, Table 1."""

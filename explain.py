@@ -16,8 +16,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.image_files import ImageFile, find_images
 from datamodules.images import BadImageError, load_image
-from explain_options import ExplainRequest, parse_explain
-from explain_subject import Explaining, open_explaining
 from explainer.attribution import AttributionMethod
 from explainer.entry import run_command
 from explainer.explaining import (
@@ -33,6 +31,8 @@ from explainer.machine import MachineOptions, uses_gpu
 from explainer.progress import counted
 from explainer.run_folder import require_writable
 from explainer.serve.options import ServeOptions, require_gradio
+from programs.explain_options import ExplainRequest, parse_explain
+from programs.explain_subject import Explaining, open_explaining
 
 PIXELS_AT_ONCE = 50_000_000
 """A batch is explained when its photographs have so many pixels together: large ones must not fill the memory."""

@@ -1,6 +1,6 @@
 """Train a small captioning model on drawn scenes, and draw where it sees the words of its captions: PAMI and RISE.
 
-`python docs/caption_example.py` writes `caption_words.png`, in about a minute on two cores.
+`python docs/caption_example.py` writes `caption_words.webp`, in about a minute on two cores.
 
 N images of a batch, T words of a caption that are explained, H×W pixels.
 """
@@ -17,7 +17,6 @@ from caption_model import MEAN, RELATIONS, STD, Captioner, Scenes, encode, read_
 from numpy.typing import NDArray
 from torch import Tensor
 
-from command_line import HelpFormatter, Parser, to_dataclass
 from datamodules.shapes_scene import CLASSES
 from explainer.attribution import METHODS
 from explainer.entry import run_command
@@ -25,6 +24,7 @@ from explainer.metrics import to_unit_range
 from explainer.report.gallery import Column, Row, caption_of, draw_gallery, save_gallery, truth_shades
 from explainer.run_folder import require_writable
 from explainer.score_explanandum import ScoreExplanandum
+from programs.parser import HelpFormatter, Parser, to_dataclass
 
 Settings = dict[str, Any]
 
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> Path:
     for name, settings in methods.items():
         print(pointing(name, settings, model, test, captions, options.asked))
     picture = draw(methods, model, test, captions, choose(captions, options.drawn))
-    file = options.output / "caption_words.png"
+    file = options.output / "caption_words.webp"
     save_gallery(picture, file)
     return file
 

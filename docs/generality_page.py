@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from command_line import HelpFormatter, Parser, to_dataclass
 from datamodules import DataOptions, ShapesOptions, build_datamodule
 from explainer.attribution import METHODS, CannotExplain
 from explainer.attribution.spec import MethodSpec
@@ -29,6 +28,7 @@ from explainer.explanandum import ClassifierCard, Explanandum
 from explainer.network import Explainer
 from explainer.report.tables import Row, markdown, read_table, write_csv
 from explainer.run_folder import require_writable
+from programs.parser import HelpFormatter, Parser, to_dataclass
 
 QUICK: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 2},

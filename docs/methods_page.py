@@ -17,10 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from command_line import HelpFormatter, Parser, to_dataclass
 from datamodules import VOID, Batch
-from evaluate_options import EvaluateOptions
-from evaluate_subject import run_data
 from explainer.attribution import METHODS, CannotExplain
 from explainer.attribution.spec import MethodSpec, options_of, parse_method
 from explainer.capture import captured_activation
@@ -30,6 +27,9 @@ from explainer.metrics import to_unit_range
 from explainer.report.gallery import Column, Row, caption_of, draw_gallery, save_gallery, truth_shades
 from explainer.report.tables import markdown
 from explainer.run_folder import RunFolder, require_writable
+from programs.evaluate_options import EvaluateOptions
+from programs.evaluate_subject import run_data
+from programs.parser import HelpFormatter, Parser, to_dataclass
 
 CANDIDATES = 4
 """Images that are loaded for each that is shown."""
@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> Path:
     questions = ask(batch, pick(batch.labels, options.images, options.seed), explanandum)
     layer = layer_in_words(explanandum, questions.image[:1])
     rows, unable = draw_rows(specs, questions, explanandum, folder)
-    pictures = save_pictures(questions.columns, rows, options.output / "methods.png")
+    pictures = save_pictures(questions.columns, rows, options.output / "methods.webp")
     page = options.output / "methods.md"
     page.write_text(page_text(options, specs, unable, layer, pictures))
     return page
@@ -236,7 +236,7 @@ def draw_rows(
 
 
 def save_pictures(columns: list[Column], rows: list[Row], file: Path) -> list[Path]:
-    """As few pictures as the rows need, about equally long: `methods.png`, `methods_2.png` and so on."""
+    """As few pictures as the rows need, about equally long: `methods.webp`, `methods_2.webp` and so on."""
     count = math.ceil(len(rows) / MOST_ROWS)
     files = [file.with_stem(file.stem + (f"_{number}" if number > 1 else "")) for number in range(1, count + 1)]
     for index, picture in enumerate(files):

@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from text_model import ABSENT, Corpus, Reviewer, accuracy, read_corpus, train
 
-from command_line import HelpFormatter, Parser, to_dataclass
 from explainer.entry import run_command
 from explainer.report.words import Scale, WordRow, WordText, draw_words
 from explainer.run_folder import require_writable
 from explainer.sequences import TokenMethod, TokenPAMI, TokenPAMIWindow, TokenRISE, words
+from programs.parser import HelpFormatter, Parser, to_dataclass
 
 HERE = Path(__file__).parent
 SENTENCES = (

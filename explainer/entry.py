@@ -10,18 +10,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from explainer.machine import is_first_process
 
-OURS = {
-    *(
-        "__main__",
-        "classifier_options",
-        "command_line",
-        "datamodules",
-        "evaluate",
-        "evaluate_options",
-        "evaluate_subject",
-    ),
-    *("explain", "explain_options", "explain_subject", "explainer", "train"),
-}
+OURS = {"__main__", "datamodules", "evaluate", "explain", "explainer", "programs", "train"}
 INSTALLED = "explainer-"
 """Beginning of the programs' names where the package is installed."""
 INTERRUPTED = 130

@@ -17,7 +17,6 @@ from torch import nn
 from toy_models import BreakableNet, BrokenError, SmallNet, card, freeze, state_of
 
 import train
-from command_line import parse
 from explainer.augmentation import (
     Augmentation,
     GroupCAMAugmentation,
@@ -32,6 +31,7 @@ from explainer.masking import apply_mask, merge_masks
 from explainer.network import Explainer
 from explainer.passes import recorded, totals
 from explainer.run_folder import RunFolder, save_explainer
+from programs.recipes import parse
 
 OUTPUTS = pytest.mark.parametrize("output", ["multi_label", "single_label"])
 LABELS = torch.tensor([[1.0, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1], [0, 0, 1]])

@@ -5,8 +5,8 @@ from own_code import no_own_code, write_code
 from small_data import options, save_image
 
 import train
-from classifier_options import ClassifierOptions, require_known_classes, require_single_labels
 from datamodules import build_datamodule
+from programs.classifier_options import ClassifierOptions, require_known_classes, require_single_labels
 
 __all__ = ["no_own_code"]
 

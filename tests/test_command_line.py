@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from classifier_options import LISTS, ClassifierOptions
-from command_line import FLAT, NESTED, find_recipe, make_parser, parse
 from evaluate import EvaluateOptions, parse_evaluation
+from programs.classifier_options import LISTS, ClassifierOptions
+from programs.recipes import find_recipe, parse
+from programs.train_options import FLAT, NESTED, make_parser
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ("--dataset", "voc", "--explanandum", "resnet50")
@@ -174,7 +175,7 @@ def test_a_misspelt_key_of_a_file_names_the_closest_and_lists_the_valid(refusal,
 
 def test_a_misspelt_key_of_a_recipe_is_an_error_too(refusal, tmp_path, monkeypatch):
     (tmp_path / "voc_vgg16.yaml").write_text("loss:\n  entropi: 1\n")
-    monkeypatch.setattr("command_line.CONFIGS", tmp_path)
+    monkeypatch.setattr("programs.recipes.CONFIGS", tmp_path)
     assert "--loss.entropi is no option; did you mean --loss.entropy" in refusal(
         "--dataset", "voc", "--explanandum", "vgg16"
     )

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from command_line import find_recipe, parse
 from explainer.classifiers import require_known
+from programs.recipes import find_recipe, parse
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.glob("*.y*ml"))

@@ -27,7 +27,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from validate_run import validate
 
 import train
-from command_line import parse
 from explainer.attribution import METHODS
 from explainer.attribution.spec import options_of
 from explainer.capture import CannotExplain
@@ -37,6 +36,8 @@ from explainer.distillation.prepare import IncompleteError, bytes_of_maps
 from explainer.distillation.stage import is_passing, share
 from explainer.files import tidy
 from explainer.machine import make_trainer
+from programs import train_explanandum
+from programs.recipes import parse
 
 IMAGES = 8 * STEPS + VALIDATION_IMAGES
 
@@ -201,7 +202,7 @@ def test_processes_of_the_classifier_s_training_wait_as_long_as_those_of_the_tea
         patience.append(patient)
         return make_trainer(*arguments, patient=patient, **keywords)
 
-    monkeypatch.setattr(train, "make_trainer", trainer)
+    monkeypatch.setattr(train_explanandum, "make_trainer", trainer)
     train.main(arguments(tmp_path, "--stage", "explanandum", *(TEACHERS if taught else ())))
     assert patience == [taught]
 

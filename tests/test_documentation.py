@@ -19,6 +19,8 @@ from explainer.evaluation.tables.timing import MEASURES as COSTS
 
 EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=name_of)
 DOCS = ROOT / "docs"
+PARTS = ("explainer", "datamodules", "programs")
+"""Packages of ours."""
 
 
 @EACH_PAGE
@@ -82,7 +84,7 @@ def test_troubleshooting_names_curves():
 
 def texts_of_the_code():
     """Every text in the source, the values that are filled in left out."""
-    files = [*ROOT.glob("*.py"), *ROOT.glob("explainer/**/*.py"), *ROOT.glob("datamodules/**/*.py")]
+    files = [*ROOT.glob("*.py"), *(file for part in PARTS for file in (ROOT / part).rglob("*.py"))]
     nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text())))
     return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
@@ -153,12 +155,7 @@ def test_the_readme_stays_short():
     assert len(re.findall(r"!\[", prose(readme))) == 2  # of the demo, and of its report
 
 
-DOCTESTED = [
-    file
-    for folder in ("explainer", "datamodules")
-    for file in sorted((ROOT / folder).rglob("*.py"))
-    if ">>>" in file.read_text()
-]
+DOCTESTED = [file for folder in PARTS for file in sorted((ROOT / folder).rglob("*.py")) if ">>>" in file.read_text()]
 
 
 @pytest.mark.parametrize("file", DOCTESTED, ids=name_of)

@@ -13,11 +13,12 @@ import jsonargparse
 import pytest
 from documented import PAGES, ROOT, commands, files, name_of, spans
 
-from command_line import make_parser, parse
-from evaluate_options import make_parser as evaluate_parser
-from evaluate_options import parse_evaluation
-from explain_options import make_parser as explain_parser
-from explain_options import parse_explain
+from programs.evaluate_options import make_parser as evaluate_parser
+from programs.evaluate_options import parse_evaluation
+from programs.explain_options import make_parser as explain_parser
+from programs.explain_options import parse_explain
+from programs.recipes import parse
+from programs.train_options import make_parser
 
 OURS = {"train": parse, "evaluate": parse_evaluation, "explain": parse_explain}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -7,10 +7,10 @@ import pytest
 from toy_pages import elements
 
 import evaluate
-from evaluate_options import parse_evaluation
 from explainer.report.page_data import open_results
 from explainer.report.page_gallery import read_gallery
 from explainer.report.tables import read_table
+from programs.evaluate_options import parse_evaluation
 
 QUICK = ("--accelerator", "cpu", "--limit", "3", "--gallery.images", "2", "--top_classes.images", "2")
 

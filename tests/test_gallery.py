@@ -187,8 +187,8 @@ def test_lengths_shrink_with_the_image_and_never_grow():
 
 def test_many_methods_are_spread_over_several_pictures(tmp_path):
     rows = [Row(str(number), [], [flat(0.5)]) for number in range(25)]
-    files = methods_page.save_pictures([column()], rows, tmp_path / "methods.png")
-    assert [file.name for file in files] == ["methods.png", "methods_2.png", "methods_3.png"]
+    files = methods_page.save_pictures([column()], rows, tmp_path / "methods.webp")
+    assert [file.name for file in files] == ["methods.webp", "methods_2.webp", "methods_3.webp"]
     assert [tile_rows(file) for file in files] == [9, 9, 10]
 
 
@@ -210,18 +210,18 @@ def test_the_page_of_a_run(small_run, tmp_path):
     arguments = "--run runs/run --images 2 --methods explainer grad_cam group_cam:groups=4"
     assert f"\npython docs/methods_page.py {arguments}\n" in text
     assert str(tmp_path) not in text and str(small_run) not in text
-    assert "![Maps of the methods, a row each](methods.png)" in text
+    assert "![Maps of the methods, a row each](methods.webp)" in text
     assert "- `group_cam:groups=4`" in text
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert table[0] == "| name | paper | passes per image and class | what |"
     assert [line.split("`")[1] for line in table[2:]] == ["explainer", "grad_cam", "group_cam"]
-    assert tile_rows(tmp_path / "methods.png") == 2 + 3
+    assert tile_rows(tmp_path / "methods.webp") == 2 + 3
 
 
 def test_a_method_that_cannot_explain_the_classifier_is_named_with_the_reason(small_run, tmp_path):
     text = written_page(small_run, tmp_path, 1, "center", "grad_cam:target_layer=fc")
     assert "No picture of `grad_cam`: A CAM method needs a layer that gives maps" in text
-    assert tile_rows(tmp_path / "methods.png") == 2 + 1
+    assert tile_rows(tmp_path / "methods.webp") == 2 + 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

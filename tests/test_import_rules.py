@@ -9,16 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = {"train", "evaluate", "explain"}
-PARTS = (
-    "classifier_options",
-    "command_line",
-    "evaluate_options",
-    "evaluate_subject",
-    "explain_options",
-    "explain_subject",
-)
-"""Of the programs, which they share or which make their files shorter."""
-OURS = {"explainer", "datamodules", "benchmarks", *PARTS, *PROGRAMS}
+OURS = {"explainer", "datamodules", "benchmarks", "programs", *PROGRAMS}
 OPTIONAL = {"cv2", "matplotlib", "skimage", "captum", "pycocotools", "plotly"}
 OPTIONAL |= {"gradio", "fastapi", "starlette", "uvicorn"}
 """Not needed for training a classifier and an Explainer, so importing the packages must not need them either."""
@@ -47,8 +38,7 @@ def sources(*folders):
 
 
 LIBRARY = sources("explainer", "datamodules")
-TOP_LEVEL = (*PARTS, *sorted(PROGRAMS))
-EVERYTHING = [*LIBRARY, *sources("benchmarks"), *(ROOT / f"{name}.py" for name in TOP_LEVEL)]
+EVERYTHING = [*LIBRARY, *sources("programs", "benchmarks"), *(ROOT / f"{name}.py" for name in sorted(PROGRAMS))]
 
 
 def name_of(file):

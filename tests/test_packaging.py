@@ -7,9 +7,9 @@ from pathlib import Path
 
 from setuptools import find_packages
 
-from command_line import CONFIGS
-from explainer import programs
+from explainer import scripts
 from explainer.entry import started_as
+from programs.recipes import CONFIGS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -18,7 +18,7 @@ SETUP = PROJECT["tool"]["setuptools"]
 
 def test_every_package_is_installed():
     found = find_packages(str(ROOT), include=["datamodules*", "explainer*"])
-    assert sorted(SETUP["packages"]) == sorted([*found, programs.INSTALLED])
+    assert sorted(SETUP["packages"]) == sorted([*found, scripts.INSTALLED, f"{scripts.INSTALLED}.programs"])
 
 
 def test_every_program_has_a_name_and_the_name_a_program():
@@ -31,11 +31,11 @@ def test_every_program_has_a_name_and_the_name_a_program():
 
 
 def test_programs_and_recipes_are_installed_into_one_folder():
-    assert SETUP["package-dir"] == {programs.INSTALLED: "."}
-    patterns = SETUP["package-data"][programs.INSTALLED]
+    assert SETUP["package-dir"] == {scripts.INSTALLED: "."}
+    patterns = SETUP["package-data"][scripts.INSTALLED]
     shipped = {file for pattern in patterns for file in ROOT.glob(pattern)}
     assert shipped == set(CONFIGS.iterdir())
-    assert programs.folder() == ROOT  # in a clone
+    assert scripts.folder() == ROOT  # in a clone
 
 
 def test_a_hint_names_the_program_as_it_was_started(monkeypatch):

@@ -15,12 +15,12 @@ from toy_models import SIZE, FlatNet, WindowNet, freeze
 
 import evaluate
 import train
-from command_line import parse
 from datamodules import Batch
 from explainer.attribution.perturb import gaussian_blur
 from explainer.module import ExplainerModule
 from explainer.report.tables import read_table
 from explainer.rtis import COLOUR_RANGE, NOISE, Rtis, RtisOptions, alternative_images, destroyer_loss, preserver_loss
+from programs.recipes import parse
 
 CLASSES, SIDE = ("cat", "dog", "hen", "pig"), 6
 NAMES = ("a", "b", "c", "d")

@@ -18,7 +18,6 @@ from PIL import Image
 from toy_models import CLASSES, SIZE, WindowNet, freeze
 
 import explain
-from explain_options import parse_explain
 from explainer.attribution import AttributionMethod
 from explainer.capture import CannotExplain
 from explainer.explaining import explain_photograph
@@ -28,6 +27,7 @@ from explainer.serve.options import ServeOptions, require_gradio
 from explainer.serve.overlays import message_html, overlays_html, photograph_html
 from explainer.serve.server import is_loopback, listening
 from explainer.serve.studio import MOST_CLASSES, Studio
+from programs.explain_options import parse_explain
 
 EVIL = "<img src=x onerror=alert(1)>"
 

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import train
-from command_line import make_datamodule, parse
 from explainer.explanandum import Explanandum
 from explainer.machine import make_trainer
 from explainer.module import ExplainerModule
 from explainer.run_folder import RunFolder
+from programs.recipes import parse
+from programs.train_options import make_datamodule
 
 
 def validate(run, devices):

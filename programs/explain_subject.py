@@ -8,9 +8,6 @@ from pathlib import Path
 import torch
 from torchvision.models import ResNet50_Weights
 
-from classifier_options import named_architecture
-from evaluate_subject import default_weights, open_run
-from explain_options import ExplainOptions, ExplainRequest
 from explainer.attribution import AttributionMethod, CannotExplain
 from explainer.attribution.spec import parse_method
 from explainer.classifiers import IMAGENET_CLASSES
@@ -21,6 +18,9 @@ from explainer.network import Explainer
 from explainer.own_classifier import is_own, own_code, use_own_code
 from explainer.run_folder import RunFolder, load_explainer
 from explainer.weights import read_metadata
+from programs.classifier_options import named_architecture
+from programs.evaluate_subject import default_weights, open_run
+from programs.explain_options import ExplainOptions, ExplainRequest
 
 IMAGE_SIZE = 224
 CHEAP = ("grad_cam", "grad_cam_pp", "group_cam", "full_grad", "lrp", "guided_backprop")

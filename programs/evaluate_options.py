@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from classifier_options import LISTS, ClassifierOptions, add_lists
-from command_line import HelpFormatter, Parser, make_flags, to_dataclass
 from explainer.attribution.catalogue import details, overview
 from explainer.attribution.spec import parse_method
 from explainer.entry import started_as
@@ -17,6 +15,8 @@ from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation, parse_ablation
 from explainer.machine import MachineOptions
 from explainer.own_classifier import is_own
+from programs.classifier_options import LISTS, ClassifierOptions, add_lists
+from programs.parser import HelpFormatter, Parser, make_flags, to_dataclass
 
 ALL = "all"
 DEFAULT_METHODS = ["explainer", "grad_cam"]

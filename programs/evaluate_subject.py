@@ -6,10 +6,7 @@ from typing import Any
 
 import torch
 
-from classifier_options import named_architecture, require_known_classes
-from command_line import TrainOptions, make_datamodule, parse
 from datamodules import ImageDataModule
-from evaluate_options import EvaluateOptions
 from explainer.attribution import AttributionMethod
 from explainer.attribution.spec import parse_method
 from explainer.evaluation import NamedMethod, named_method
@@ -18,6 +15,10 @@ from explainer.machine import MachineOptions, precision_of
 from explainer.network import Explainer
 from explainer.own_classifier import is_own, own_code, use_own_code
 from explainer.run_folder import RunFolder
+from programs.classifier_options import named_architecture, require_known_classes
+from programs.evaluate_options import EvaluateOptions
+from programs.recipes import parse
+from programs.train_options import TrainOptions, make_datamodule
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from classifier_options import LISTS, ClassifierOptions, add_lists
-from command_line import HelpFormatter, Parser, make_flags, to_dataclass
 from explainer.attribution.spec import parse_method
 from explainer.entry import started_as
 from explainer.explaining import TOP
 from explainer.explanation_files import KINDS, Kind
 from explainer.serve.options import ServeOptions
+from programs.classifier_options import LISTS, ClassifierOptions, add_lists
+from programs.parser import HelpFormatter, Parser, make_flags, to_dataclass
 
 
 @dataclass
