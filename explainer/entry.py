@@ -18,6 +18,7 @@ OURS = {
         "datamodules",
         "evaluate",
         "evaluate_options",
+        "evaluate_plan",
         "evaluate_subject",
     ),
     *("explain", "explain_options", "explain_subject", "explainer", "train"),

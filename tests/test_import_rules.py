@@ -11,6 +11,7 @@ PARTS = (
     "classifier_options",
     "command_line",
     "evaluate_options",
+    "evaluate_plan",
     "evaluate_subject",
     "explain_options",
     "explain_subject",
