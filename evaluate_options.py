@@ -50,6 +50,8 @@ class EvaluateOptions:
             RUN/tensorboard, beside the training.
         report: Write report/index.html too: a page with tables, charts and a gallery, which becomes a table too.
         runs: Several runs instead of one; what differs between them stands on one page.
+        most_different: With --runs, so many of the images in which two runs differ most are in the gallery too,
+            whichever --gallery.images took; 0 adds none.
     """
 
     run: Path | None = None
@@ -72,6 +74,7 @@ class EvaluateOptions:
     tensorboard: Path | None = None
     report: bool = False
     runs: tuple[Path, ...] = ()
+    most_different: int = 50
     classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
 
     def __post_init__(self) -> None:
@@ -94,6 +97,8 @@ class EvaluateOptions:
             raise ValueError("--maps and --keep_maps false contradict each other; give one of them.")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit must be at least 1, got {self.limit}.")
+        if self.most_different < 0:
+            raise ValueError(f"--most_different must be 0 or more, got {self.most_different}.")
 
 
 @dataclass

@@ -104,7 +104,13 @@ def test_images_that_differ_most_and_are_not_in_the_gallery_are_counted(tmp_path
     for run in runs:
         changed(run, "gallery_tiles", remove)
     said = " ".join(found["text"] for found in elements(write_page(runs).read_text(), "p"))
-    assert "in which 1 of these 2 images are not" in said
+    assert "1 of these 2 images are not in the gallery" in said
+    assert "--most_different 2 adds them" in said
+    for run in runs:
+        (run / "gallery_tiles.csv").unlink()
+    said = " ".join(found["text"] for found in elements(write_page(runs).read_text(), "p"))
+    assert "2 of these 2 images are not in a gallery" in said
+    assert "A link shows" not in said
 
 
 def test_anchors_are_usable_whatever_a_file_is_called(tmp_path):
