@@ -60,7 +60,7 @@ def evaluate_runs(options: EvaluateOptions, wishes: Wishes, machine: MachineOpti
         output, log = (folder / name if folder else None for folder in (options.output, options.tensorboard))
         every.append(replace(options, run=run, runs=(), output=output, tensorboard=log))
     folders = [evaluate(own, wishes, machine, command) for own in every]
-    further = from_first_process(partial(not_in_galleries, folders, options.most_different))
+    further = from_first_process(partial(not_in_galleries, folders, options.differing))
     if further:
         rank_zero_only(print)(f"\n{len(further)} images in which the runs differ most come into their galleries.")
     for own in every if further else ():

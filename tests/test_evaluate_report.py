@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from small_runs import TEST_IMAGES, other_explainer
@@ -54,7 +55,7 @@ def test_the_exact_command_is_kept_with_each_table_and_shown(output):
 def two_runs(small_run, tmp_path_factory):
     """What compares two runs, with few images in the gallery: the command line, but for the folder of the output."""
     other = other_explainer(small_run, tmp_path_factory.mktemp("runs") / "other")
-    options = ("--methods", "explainer", "grad_cam", "--gallery.images", "2", "--most_different", str(ADDED))
+    options = ("--methods", "explainer", "grad_cam", "--gallery.images", "2", "--differing", str(ADDED))
     return ["--runs", str(small_run), str(other), *options, "--accelerator", "cpu"]
 
 
@@ -114,13 +115,13 @@ def test_images_that_differ_most_lead_to_maps_of_both_runs(both):
         assert picked.maps.keys() == {"ground_truth", *methods}
         assert all(maps.keys() == picked.classes.keys() for maps in picked.maps.values())
         assert picked.photograph
-    outside = f"{len(names - links)} of these {len(names)} images are not in the gallery"
+    outside = f"{len(names - links)} of these {len(names)} images are not in the gallery of both"
     said = [found["text"] for found in elements(page.read_text(), "p")]
-    assert any(outside in text and f"--most_different {len(names)} adds them" in text for text in said)
+    assert any(outside in text and f"--differing {len(names)} adds them" in text for text in said)
 
 
 def test_the_gallery_s_numbers_know_nothing_of_images_that_were_added_because_they_differ(both, two_runs, tmp_path):
-    without = [*two_runs, "--output", str(tmp_path), "--most_different", "0"]
+    without = [*two_runs, "--output", str(tmp_path), "--differing", "0"]
     evaluate.main(without)
     for folder in both[:2]:
         for name in ("gallery.csv", "gallery_per_image.csv"):
@@ -148,10 +149,27 @@ def test_the_same_command_again_computes_nothing_and_makes_the_same_page(both, t
     assert both[-1].read_text() == page
 
 
+@pytest.mark.parametrize(("images", "processes"), [(7, 2), (3, 3), (2, 5)])
+def test_processes_share_added_images_and_none_is_left_without_one(images, processes):
+    names = [f"image{place}" for place in range(images)]
+    data = SimpleNamespace(dataset=lambda split: None, part=lambda split, share: list(share))
+    shares = []
+    for rank in range(processes):
+        split = evaluate.OneSplit(data, "test", names)
+        split.trainer = SimpleNamespace(global_rank=rank, world_size=processes)
+        shares.append(split.test_dataloader())
+    assert all(shares), "A process without images would not wait for the others."
+    assert {*sum(shares, [])} == {*names}
+    assert len(sum(shares, [])) == max(images, processes)
+
+
 def test_one_run_or_several_but_not_both(capsys):
     with pytest.raises(SystemExit):
         parse_evaluation(["--run", "a", "--runs", "a", "b"])
     assert "Give either --run RUN (or --runs RUN RUN)" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse_evaluation(["--runs", "a", "b", "--differing", "-1"])
+    assert "--differing must be 0 or more, got -1" in capsys.readouterr().err
 
 
 def test_the_page_and_tensorboard_ask_for_their_pictures_and_only_a_trained_method_for_its_masks():
