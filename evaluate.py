@@ -62,7 +62,7 @@ def evaluate_runs(options: EvaluateOptions, wishes: Wishes, machine: MachineOpti
     folders = [evaluate(own, wishes, machine, command) for own in every]
     further = from_first_process(partial(not_in_galleries, folders, options.differing))
     if further:
-        rank_zero_only(print)(f"\n{len(further)} images in which the runs differ most come into their galleries.")
+        rank_zero_only(print)(f"\n{len(further)} image(s) in which the runs differ most come into their galleries.")
     for own in every if further else ():
         add_to_gallery(own, wishes, machine, further)
     page = (options.output or Path("evaluation") / "_and_".join(names).replace("/", "-")) / "report"

@@ -73,7 +73,9 @@ def test_two_processes_add_images_that_differ_most_even_fewer_than_there_are_pro
     few = ("--gallery.images", str(TEST_IMAGES - lacking), "--methods", "explainer")
     answer = start("evaluate.py", "--runs", small_run, other, *few, "--output", tmp_path / "both", *TWO)
     assert answer.returncode == 0, answer.stderr[-3000:]
-    assert answer.stdout.count(f"{lacking} images in which the runs differ most") == 1, "Only the first process speaks."
+    assert answer.stdout.count(f"{lacking} image(s) in which the runs differ most") == 1, (
+        "Only the first process speaks."
+    )
     for folder in (tmp_path / "both" / small_run.name, tmp_path / "both" / "other"):
         tiles = read_table(folder / "gallery_tiles.csv")
         assert len({row["image"] for row in tiles if row["method"] == "explainer"}) == TEST_IMAGES
