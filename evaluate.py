@@ -6,9 +6,8 @@
 
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,32 +16,27 @@ from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
-from datamodules import ImageDataModule, ShapesDataModule
+from datamodules import ImageDataModule
 from datamodules.batch import Batch
 from datamodules.sample import Split
-from explainer.attribution.spec import parse_method
 from explainer.entry import resume_hint, run_command
 from explainer.evaluation import Evaluation, Job, MapCache, Records
 from explainer.evaluation.maps import MapSource
-from explainer.evaluation.options import TABLES, Setting, UnsuitedError, make_table
-from explainer.evaluation.reporting import Plan, report
-from explainer.evaluation.tables import SplitFacts, Table
-from explainer.evaluation.tables.ablation import NAME as ABLATION
-from explainer.evaluation.tables.ablation import Ablation
-from explainer.machine import MachineOptions, make_asking_trainer, precision_of
+from explainer.evaluation.options import make_table
+from explainer.evaluation.reporting import report, report_pictures
+from explainer.evaluation.tables import GalleryTable
+from explainer.machine import MachineOptions, from_first_process, is_first_process, make_asking_trainer, precision_of
 from explainer.own_classifier import own_name
 from explainer.progress import progress
 from explainer.report.figures import write_figures
 from explainer.report.page import write_page
-from explainer.report.page_data import distinct_names
+from explainer.report.page_compare import differing
+from explainer.report.page_data import PER_IMAGE, distinct_names, open_results
 from explainer.report.tensorboard import log_evaluation
 from explainer.run_folder import require_writable
-from programs.evaluate_options import ALL, EvaluateOptions, Wishes, parse_evaluation
+from programs.evaluate_options import EvaluateOptions, Wishes, parse_evaluation
+from programs.evaluate_plan import make_plan, make_setting, rows_of
 from programs.evaluate_subject import Subject, open_subject
-
-PAPERS_CLASSES = ("bottle", "car", "cat", "dog", "person")
-"""NN-Explainer, Table 1."""
-FREQUENT_CLASSES = 5
 
 
 def main(arguments: list[str] | None = None) -> Path:
@@ -61,11 +55,16 @@ def main(arguments: list[str] | None = None) -> Path:
 def evaluate_runs(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, command: str) -> Path:
     """The tables of several runs, and a page with all of them; returns its folder."""
     names = distinct_names([run.resolve() for run in options.runs])
-    folders = []
+    every = []
     for run, name in zip(options.runs, names, strict=True):
         output, log = (folder / name if folder else None for folder in (options.output, options.tensorboard))
-        own = replace(options, run=run, runs=(), output=output, tensorboard=log)
-        folders.append(evaluate(own, wishes, machine, command))
+        every.append(replace(options, run=run, runs=(), output=output, tensorboard=log))
+    folders = [evaluate(own, wishes, machine, command) for own in every]
+    further = from_first_process(partial(not_in_galleries, folders, options.differing))
+    if further:
+        rank_zero_only(print)(f"\n{len(further)} image(s) in which the runs differ most come into their galleries.")
+    for own in every if further else ():
+        add_to_gallery(own, wishes, machine, further)
     page = (options.output or Path("evaluation") / "_and_".join(names).replace("/", "-")) / "report"
     write_report(folders, page)
     return page
@@ -82,22 +81,9 @@ def evaluate(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, 
     subject = open_subject(options, machine)
     output = output_of(options)
     require_writable(output)
-    if precision_of(machine) == "32-true":
-        torch.backends.cudnn.allow_tf32 = False  # PyTorch's default rounds convolutions to 10 bits on recent GPUs
     plan = make_plan(options, wishes, machine, subject, command)
-    maps = MapCache((options.maps or output / "maps") if options.keep_maps else None)
-    evaluation = Evaluation(
-        subject.explanandum,
-        plan.jobs,
-        MapSource(maps),
-        Records(output / "scores"),
-        subject.datamodule.dataset(options.split).image_ids,
-        subject.precision,
-    ).to(memory_format=torch.channels_last)
-    trainer = make_asking_trainer(machine, callbacks=[progress()])
-    with resume_hint("the same command: what is scored is not computed again"):
-        trainer.test(evaluation, datamodule=OneSplit(subject.datamodule, options.split), verbose=False)
-    if trainer.is_global_zero:
+    evaluation = scored(plan.jobs, options, machine, subject)
+    if is_first_process():
         report(evaluation, plan, output)
         if options.figures:
             write_figures(output)
@@ -106,47 +92,84 @@ def evaluate(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, 
     return output
 
 
-def make_plan(
-    options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, subject: Subject, command: str
-) -> Plan:
-    """Which rows of which tables are to be made."""
-    setting = make_setting(options, wishes, subject)
-    tables = make_tables(wishes, setting)
-    rows = {table: jobs for table in tables if (jobs := rows_of(table, wishes, subject))}
-    if options.other_run:
-        add_other_run(rows, open_subject(replace(options, run=options.other_run), machine), wishes, subject)
-    facts = {
-        "data": type(subject.datamodule).__name__,
-        "split": options.split,
-        "images": len(subject.datamodule.dataset(options.split)),
-        "explanandum": subject.explanandum.card.architecture,
-        "fingerprint": subject.explanandum.fingerprint,
-        "image_size": subject.explanandum.card.image_size,
-        "precision": subject.precision,
-        "command": command,
-    }
-    return Plan(rows, ablated_rows(wishes, tables, setting, subject), facts)
+def not_in_galleries(folders: list[Path], most: int) -> list[str]:
+    """Of the images in which runs differ most those that a gallery lacks, before any was added."""
+    results = open_results(folders)
+    galleries = [{str(row["image"]) for row in one.table(f"{GalleryTable.name}{PER_IMAGE}")} for one in results]
+    return [name for name in differing(results, most) if not all(name in gallery for gallery in galleries)]
+
+
+def add_to_gallery(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, further: list[str]) -> None:
+    """Give the gallery of a run that was evaluated further images, as far as its data set has them."""
+    subject = open_subject(options, machine)
+    names = [name for name in subject.datamodule.dataset(options.split).image_ids if name in further]
+    if names:
+        table = make_table(GalleryTable.name, wishes.table, make_setting(options, wishes, subject))
+        evaluation = scored(rows_of(table, wishes, subject), options, machine, subject, names)
+        if is_first_process():
+            report_pictures(evaluation, output_of(options))
+
+
+def scored(
+    jobs: Sequence[Job],
+    options: EvaluateOptions,
+    machine: MachineOptions,
+    subject: Subject,
+    further: Sequence[str] = (),
+) -> Evaluation:
+    """The rows, scored; what is scored already is not computed again.
+
+    Args:
+        jobs: rows to make.
+        options: which split, and where scores and maps are kept.
+        machine: that computes.
+        subject: what is examined.
+        further: the only images to be scored, which come to those that each table has scored; all if there are none.
+    """
+    if precision_of(machine) == "32-true":
+        torch.backends.cudnn.allow_tf32 = False  # PyTorch's default rounds convolutions to 10 bits on recent GPUs
+    output = output_of(options)
+    evaluation = Evaluation(
+        subject.explanandum,
+        jobs,
+        MapSource(MapCache((options.maps or output / "maps") if options.keep_maps else None)),
+        Records(output / "scores"),
+        subject.datamodule.dataset(options.split).image_ids,
+        subject.precision,
+        further,
+    ).to(memory_format=torch.channels_last)
+    trainer = make_asking_trainer(machine, callbacks=[progress()])
+    with resume_hint("the same command: what is scored is not computed again"):
+        trainer.test(evaluation, datamodule=OneSplit(subject.datamodule, options.split, further), verbose=False)
+    return evaluation
 
 
 class OneSplit(LightningDataModule):
-    """A split as what `Trainer.test` tests.
+    """A split, or a part of it, as what `Trainer.test` tests.
 
     Its loader is made when Lightning asks for it: only then is it known which share of the images is this process's.
 
     Args:
         data: the data set.
         split: of it.
+        names: of the only images that are wanted; all if there are none.
     """
 
-    def __init__(self, data: ImageDataModule, split: Split) -> None:
+    def __init__(self, data: ImageDataModule, split: Split, names: Sequence[str] = ()) -> None:
         super().__init__()
         self.data = data
         self.split: Split = split
+        self.names = names
         data.dataset(split)  # a missing split is an error now
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """This process's share of the images, in order."""
-        return self.data.dataloader(self.split)
+        if not self.names:
+            return self.data.dataloader(self.split)
+        assert self.trainer is not None  # it asks
+        # Where there are more processes than images, several take the same one: all must come to the end together.
+        first = self.trainer.global_rank % len(self.names)
+        return self.data.part(self.split, self.names[first :: self.trainer.world_size])
 
 
 def output_of(options: EvaluateOptions) -> Path:
@@ -158,101 +181,6 @@ def output_of(options: EvaluateOptions) -> Path:
     return Path("evaluation") / f"{options.dataset}_{own_name(str(options.explanandum))}".replace(":", "-").replace(
         "/", "-"
     )
-
-
-def make_setting(options: EvaluateOptions, wishes: Wishes, subject: Subject) -> Setting:
-    """What tables must know of the classifier and the images."""
-    datamodule = subject.datamodule
-    source = datamodule.dataset(options.split).source
-    split = SplitFacts(source.has_masks, source.has_boxes, source.has_cues)
-    hours = {text: subject.training_hours for text in wishes.methods if parse_method(text).is_trained}
-    return Setting(
-        subject.explanandum,
-        split,
-        partial(masking_classes, datamodule, options.split),
-        datamodule.shapes.shortcut_class if isinstance(datamodule, ShapesDataModule) else None,
-        {text: value for text, value in hours.items() if value is not None},
-        subject.build,
-    )
-
-
-def masking_classes(datamodule: ImageDataModule, split: Split) -> tuple[str, ...]:
-    """Table 1's classes where the data set has them all, else the split's most frequent ones."""
-    if set(PAPERS_CLASSES) <= set(datamodule.classes):
-        return PAPERS_CLASSES
-    counts = Counter(label for labels in datamodule.dataset(split).labels() for label in labels)
-    frequent = sorted(range(datamodule.num_classes), key=lambda index: (-counts[index], index))[:FREQUENT_CLASSES]
-    return tuple(datamodule.classes[index] for index in sorted(frequent))
-
-
-def make_tables(wishes: Wishes, setting: Setting) -> list[Table]:
-    """The tables asked for; of `all` those that can be made of the data set, and a line for each of the others."""
-    every = ALL in wishes.tables
-    names = list(TABLES) if every else [name for name in wishes.tables if name != ABLATION]
-    tables = []
-    for name in dict.fromkeys(names):
-        try:
-            tables.append(make_table(name, wishes.table, setting))
-        except UnsuitedError as error:
-            if not every:
-                raise
-            rank_zero_only(print)(f"Skipped: {error}")
-    return tables
-
-
-def rows_of(table: Table, wishes: Wishes, subject: Subject) -> list[Job]:
-    """A table's rows, in order.
-
-    Raises:
-        ValueError: if it would have none; of `all` tables such a one has no rows.
-    """
-    refused = {text: table.refuses(is_trained=parse_method(text).is_trained) for text in wishes.methods}
-    texts = [text for text, reason in refused.items() if not reason]
-    for reason in dict.fromkeys(filter(None, refused.values())):
-        left_out = ", ".join(text for text in refused if refused[text] == reason)
-        if not texts and ALL not in wishes.tables:
-            raise ValueError(f"The table '{table.name}' has no row for {left_out}: {reason}. Name other --methods.")
-        rank_zero_only(print)(f"Skipped: {left_out} in the table '{table.name}': {reason}.")
-    if not texts:
-        return []
-    classifier = subject.name if table.name == "shortcut" else ""
-    methods = [subject.method(text, classifier) for text in dict.fromkeys([*texts, *table.extra_methods])]
-    return [*(Job(table, method) for method in methods), *(Job(table, own_row=name) for name in table.own_rows)]
-
-
-def add_other_run(rows: dict[Table, list[Job]], other: Subject, wishes: Wishes, subject: Subject) -> None:
-    """Rows of a second classifier, on the same images, in the shortcut table.
-
-    Raises:
-        ValueError: if there is no such table, or the classifier wants its images prepared otherwise.
-    """
-    chosen = [table for table in rows if table.name == "shortcut"]
-    if not chosen:
-        raise ValueError("--other_run is for the table 'shortcut'; plant one with --shortcut_class, on shapes.")
-    first, second = (
-        {key: asdict(one.explanandum.card)[key] for key in ("classes", "image_size", "mean", "std")}
-        for one in (subject, other)
-    )
-    if first != second:
-        different = [key for key in first if first[key] != second[key]]
-        raise ValueError(f"The classifiers of the two runs differ in {', '.join(different)}; they must share images.")
-    name = other.name if other.name != subject.name else f"{other.name} (other run)"
-    for table in chosen:
-        rows[table] += [Job(table, other.method(text, name)) for text in wishes.methods]
-
-
-def ablated_rows(
-    wishes: Wishes, tables: Sequence[Table], setting: Setting, subject: Subject
-) -> list[tuple[Ablation, dict[Table, list[Job]]]]:
-    """For each ablation the tables that it looks at, with a row for each value of its option."""
-    made = {table.name: table for table in tables}
-    if not wishes.ablations:
-        return []
-    looked_at = [made.get(name) or make_table(name, wishes.table, setting) for name in wishes.ablation_tables]
-    return [
-        (one, {table: [Job(table, subject.method(text)) for text in one.variants.values()] for table in looked_at})
-        for one in wishes.ablations
-    ]
 
 
 if __name__ == "__main__":

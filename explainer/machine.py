@@ -2,12 +2,14 @@
 
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from pytorch_lightning import Trainer
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
@@ -15,6 +17,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from explainer.checkpoints import StayStopped, WholeFileCheckpoints
 from explainer.left_out import UnreadableImages
+
+T = TypeVar("T")
 
 QUIET_MESSAGES = (
     "GPU available: ",
@@ -121,6 +125,14 @@ def _is_for_users(record: logging.LogRecord) -> bool:
 def is_first_process() -> bool:
     """Whether this process is rank 0 of the run, before or after the process group exists."""
     return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def from_first_process(make: Callable[[], T]) -> T:
+    """What the first process makes, in all of them; ask in all of them together, after a Trainer has run."""
+    found: list[Any] = [make() if is_first_process() else None]
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast_object_list(found)
+    return found[0]
 
 
 def make_asking_trainer(machine: MachineOptions, **keywords: Any) -> Trainer:

@@ -46,10 +46,11 @@ class EvaluateOptions:
         shortcut_class: Plant the shortcut of this class in shapes, if the run itself has none.
         other_run: A run to compare with in the shortcut table, e.g. one whose classifier never saw the shortcut.
         figures: Draw the papers' figures too, as PDF and PNG, into OUTPUT/figures (see docs/figures.md).
-        tensorboard: Log tables, curves, figures and the gallery, which becomes a table too, there, e.g.
-            RUN/tensorboard, beside the training.
+        tensorboard: Log tables, curves, figures and gallery (then a table too) there, e.g. RUN/tensorboard, beside
+            training.
         report: Write report/index.html too: a page with tables, charts and a gallery, which becomes a table too.
         runs: Several runs instead of one; what differs between them stands on one page.
+        differing: With --runs, so many of the images in which two differ most come into the gallery besides its own.
     """
 
     run: Path | None = None
@@ -72,6 +73,7 @@ class EvaluateOptions:
     tensorboard: Path | None = None
     report: bool = False
     runs: tuple[Path, ...] = ()
+    differing: int = 50
     classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
 
     def __post_init__(self) -> None:
@@ -94,6 +96,8 @@ class EvaluateOptions:
             raise ValueError("--maps and --keep_maps false contradict each other; give one of them.")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit must be at least 1, got {self.limit}.")
+        if self.differing < 0:
+            raise ValueError(f"--differing must be 0 or more, got {self.differing}.")
 
 
 @dataclass

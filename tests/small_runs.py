@@ -2,11 +2,14 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from safetensors.torch import load_file
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).parents[1]
 EPOCHS, STEPS, VALIDATION_IMAGES, TEST_IMAGES = 3, 4, 11, 7
@@ -51,6 +54,21 @@ def rows(run):
     """metrics.csv without what depends on the clock."""
     with (run / "metrics.csv").open(newline="") as opened:
         return [{name: text for name, text in row.items() if name != "images/s"} for row in csv.DictReader(opened)]
+
+
+def other_explainer(run, copy):
+    """A copy of a run, whose Explainer has other weights; returns it."""
+    shutil.copytree(run, copy)
+    file = copy / "explainer.safetensors"
+    with safe_open(file, framework="pt") as opened:
+        notes = opened.metadata()
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        name: value + 0.1 * torch.randn(value.shape, generator=generator) if value.is_floating_point() else value
+        for name, value in load_file(file).items()
+    }
+    save_file(weights, file, notes)
+    return copy
 
 
 def assert_same_weights(file, other):

@@ -13,6 +13,7 @@ from small_runs import (
     VALIDATION_IMAGES,
     arguments,
     assert_same_rows,
+    other_explainer,
     rows,
     start,
 )  # fmt: skip
@@ -64,6 +65,22 @@ def test_two_processes_make_the_tables_of_one(small_run, tmp_path):
         assert (of_two / f"{name}_per_image.csv").read_text().count("\n") == (
             of_one / f"{name}_per_image.csv"
         ).read_text().count("\n")
+
+
+def test_two_processes_add_images_that_differ_most_even_fewer_than_there_are_processes(small_run, tmp_path):
+    other = other_explainer(small_run, tmp_path / "other")
+    lacking = 1
+    few = ("--gallery.images", str(TEST_IMAGES - lacking), "--methods", "explainer")
+    answer = start("evaluate.py", "--runs", small_run, other, *few, "--output", tmp_path / "both", *TWO)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert answer.stdout.count(f"{lacking} image(s) in which the runs differ most") == 1, (
+        "Only the first process speaks."
+    )
+    for folder in (tmp_path / "both" / small_run.name, tmp_path / "both" / "other"):
+        tiles = read_table(folder / "gallery_tiles.csv")
+        assert len({row["image"] for row in tiles if row["method"] == "explainer"}) == TEST_IMAGES
+        places = [(row["method"], row["image"], row["class"]) for row in tiles]
+        assert len(places) == len({*places}), "An image that both took stands there once."
 
 
 def test_torchrun_shares_one_folder_too(tmp_path):

@@ -99,10 +99,10 @@ def make_batches(**changes):
     ]
 
 
-def evaluate(explanandum, jobs, folder, batches=None, maps=True, image_ids=NAMES, precision="32-true"):
+def evaluate(explanandum, jobs, folder, batches=None, maps=True, image_ids=NAMES, precision="32-true", further=()):
     """Run the loop, as evaluate.py does."""
-    cache = MapCache(folder / "maps" if maps else None)
-    evaluation = Evaluation(explanandum, jobs, MapSource(cache), Records(folder / "scores"), image_ids, precision).to(
+    source, records = MapSource(MapCache(folder / "maps" if maps else None)), Records(folder / "scores")
+    evaluation = Evaluation(explanandum, jobs, source, records, image_ids, precision, further).to(
         memory_format=torch.channels_last
     )
     loader = torch.utils.data.DataLoader(make_batches() if batches is None else batches, batch_size=None)
@@ -285,6 +285,18 @@ def test_a_limit_takes_so_many_images_evenly_spaced_over_the_split(explanandum, 
     evaluation = evaluate(explanandum, [job, other], tmp_path)
     assert list(evaluation.scores(job).rows) == [f"image{index}" for index in chosen]
     assert list(evaluation.scores(other).rows) == NAMES
+
+
+def test_further_images_come_to_those_of_the_limit_and_the_loader_needs_to_hold_no_others(explanandum, tmp_path):
+    method = row(explanandum)
+    job = Job(Asks("few", limit=2), method)
+    evaluate(explanandum, [job], tmp_path)
+    (batch,) = (batch._replace(**first(batch, 2)) for batch in make_batches()[1:])  # image4 and image5
+    for _ in range(2):
+        evaluation = evaluate(explanandum, [job], tmp_path, [batch], further=["image4", "image5"])
+        assert list(evaluation.scores(job).rows) == ["image0", "image4", "image5"]
+    assert job.table.scored == [("toy", "image0"), ("toy", "image4"), ("toy", "image5")]
+    assert len(method.method.calls) == 3, "Neither what was scored before nor what was added is computed again."
 
 
 def test_images_outside_a_limit_are_no_business_of_the_table_s_however_they_are(explanandum, tmp_path):

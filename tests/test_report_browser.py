@@ -208,6 +208,10 @@ def test_a_large_gallery_comes_from_the_files_beside_the_page(watch, tmp_path):
     assert all(CHUNK.fullmatch(beside.name) for beside in (file.parent / "gallery").iterdir())
     tab = watch.open(file.as_uri())
     tab.wait_for_selector("#gallery-tiles .heat")
+    tab.select_option("#gallery-image", label="40.jpg")
+    strip, picked = (tab.locator(f"#gallery-strip{part}").bounding_box() for part in ("", " [aria-pressed='true']"))
+    assert strip["x"] <= picked["x"] <= strip["x"] + strip["width"] - picked["width"]
+    assert tab.evaluate("scrollY") == 0, "Only the strip is scrolled."
     tab.click("#gallery-later")
     tab.locator("#gallery-strip button").last.click()
     tab.wait_for_function("document.getElementById('gallery-state').textContent.startsWith('59.jpg')")

@@ -8,7 +8,7 @@ import pytest
 
 from explainer.metrics.masking import class_specificity
 from explainer.report.page import write_page
-from explainer.report.page_compare import changes, intervals, most_different
+from explainer.report.page_compare import changes, differing, intervals, most_different
 from explainer.report.page_content import comparison_of
 from explainer.report.page_data import open_results
 from explainer.report.tables import write_csv, write_table
@@ -132,3 +132,25 @@ def test_ten_thousand_images_are_compared_in_seconds():
     assert (low, high) == pytest.approx(
         (difference.mean() - 1.96 * error, difference.mean() + 1.96 * error), abs=0.2 * error
     )
+
+
+def test_each_measure_in_turn_gives_its_image_of_the_largest_difference(tmp_path):
+    first = [{"image": f"i{place}", "class": None, "iou": 0.0, "acc": 0.0} for place in range(4)]
+    changed = [(0.4, 0.3), (0.3, 0.1), (0.2, 0.2), (0.0, 0.0)]  # i0 is the first of both
+    second = [row | {"iou": iou, "acc": acc} for row, (iou, acc) in zip(first, changed, strict=True)]
+    one, two = (run(tmp_path / name, "segmentation", rows) for name, rows in (("one", first), ("two", second)))
+    results = open_results([one, two])
+    lists = {}
+    for row in most_different(changes(*results)):
+        lists.setdefault(row["measure"], []).append(row["image"])
+    assert lists == {"acc": ["i0", "i2", "i1"], "iou": ["i0", "i1", "i2"]}  # in i3 they do not differ
+    assert differing(results, 2) == ["i0", "i2"]
+    assert differing(results, 9) == ["i0", "i2", "i1"]
+    assert differing(results, 0) == []
+    assert differing(open_results([one]), 9) == []
+
+
+def test_of_three_runs_each_neighbour_has_its_images(tmp_path):
+    rows = [images("iou", values) for values in ([0, 0, 0], [0.9, 0.1, 0], [0.9, 0.1, 0.5])]
+    folders = [run(tmp_path / name, "segmentation", one) for name, one in zip("abc", rows, strict=True)]
+    assert differing(open_results(folders), 1) == ["i0", "i2"]

@@ -96,15 +96,29 @@ def test_the_size_of_the_gallery_is_what_it_takes_in_the_page(tmp_path):
     assert sum(text.count(photograph) for text in texts) == 1  # its small copy is itself
 
 
-def test_images_that_differ_most_and_are_not_in_the_gallery_are_counted(tmp_path):
+@pytest.mark.parametrize("without", [("one",), ("two",), ("one", "two")])
+def test_images_that_differ_most_and_are_not_in_the_gallery_of_both_runs_are_counted(tmp_path, without):
     def remove(row):
         row["image"] = "a.jpg"
 
     runs = [make_results(tmp_path / name, NAMES, seed=seed, side=16) for seed, name in enumerate(("one", "two"))]
+    assert "images are not in" not in said(runs)
+    for name in without:
+        changed(tmp_path / name, "gallery_tiles", remove)
+    assert "shows an image in the gallery. 1 of these 2 images are not in the gallery of both: " in said(runs)
+    assert "--differing 2 adds them" in said(runs)
+
+
+def test_where_there_is_no_gallery_the_page_says_how_to_make_one(tmp_path):
+    runs = [make_results(tmp_path / name, NAMES, seed=seed, side=16) for seed, name in enumerate(("one", "two"))]
     for run in runs:
-        changed(run, "gallery_tiles", remove)
-    said = " ".join(found["text"] for found in elements(write_page(runs).read_text(), "p"))
-    assert "in which 1 of these 2 images are not" in said
+        (run / "gallery_tiles.csv").unlink()
+    assert "over all methods. 2 of these 2 images are not in a gallery: evaluate.py --runs" in said(runs)
+
+
+def said(runs):
+    """The paragraphs of the page."""
+    return " ".join(found["text"] for found in elements(write_page(runs).read_text(), "p"))
 
 
 def test_anchors_are_usable_whatever_a_file_is_called(tmp_path):

@@ -4,7 +4,7 @@ B images, C classes.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -55,8 +55,9 @@ class Evaluation(LightningModule):
     """Score the images of a loader; run it with `Trainer.test` (and `inference_mode=False`: CAMs take gradients).
 
     For each method the maps of a batch are asked for once, whatever tables want them. Every score is written down at
-    once, and what is written down already is not computed again. With several processes each scores its share of the
-    images; `scores` then reads what all of them wrote (to a folder that all of them see).
+    once, and what is written down already is not computed again, nor need the loader hold its image. With several
+    processes each scores its share of the images; `scores` then reads what all of them wrote (to a folder that all of
+    them see).
 
     Args:
         explanandum: the classifier.
@@ -65,6 +66,7 @@ class Evaluation(LightningModule):
         records: where scores go.
         image_ids: of all images of the split, in order.
         precision: of the computation, as Lightning names it.
+        further: those of them that come to the images of each table.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Evaluation(LightningModule):
         records: Records,
         image_ids: Sequence[str],
         precision: str,
+        further: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.explanandum: Explanandum = explanandum
@@ -88,7 +91,9 @@ class Evaluation(LightningModule):
         self.distinct: dict[str, Job] = {}
         for job, key in self.keys.items():
             self.distinct.setdefault(key, job)
-        self.chosen = {table: _evenly(self.image_ids, table.limit) for table in {job.table for job in self.jobs}}
+        self.chosen = {
+            table: _evenly(self.image_ids, table.limit) | set(further) for table in {job.table for job in self.jobs}
+        }
         # Registered, so that they move to the device too.
         methods = [job.method.method for job in self.jobs if job.method is not None]
         networks = [part for method in methods for part in (method.explanandum, *method.modules)]

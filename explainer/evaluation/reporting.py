@@ -14,7 +14,8 @@ from explainer.evaluation.tables.ablation import Ablation, ablation_differences,
 from explainer.evaluation.tables.base import Files, Table
 from explainer.files import write_whole
 from explainer.report.evaluation import write_files, write_plots
-from explainer.report.tables import markdown, write_csv
+from explainer.report.page_data import TILES
+from explainer.report.tables import markdown, read_table, write_csv
 from explainer.run_folder import environment
 
 SHOWN = 3
@@ -119,13 +120,32 @@ def write_facts(name: str, facts: Mapping[str, Any], output: Path) -> None:
     write_whole(output / f"{name}.json", json.dumps(facts, indent=1, default=str) + "\n")
 
 
-def report_failures(scores: Sequence[tuple[str, MethodScores]], output: Path) -> None:
-    """Which methods failed on which images, and why."""
-    failures: list[Row] = [
+def report_pictures(evaluation: Evaluation, output: Path) -> None:
+    """Write a table's pictures anew, those of further images among them, and on which of these a method failed.
+
+    Its numbers stay those of its own images: what others were chosen for would be in the numbers.
+    """
+    table = evaluation.jobs[0].table
+    scores = [evaluation.scores(job) for job in evaluation.jobs]
+    tiles = f"{table.name}{TILES}"
+    write_files({tiles: table.summarise(scores)[tiles]}, output)
+    file = output / "failures.csv"
+    others = [row for row in read_table(file) if row["table"] != table.name] if file.is_file() else []
+    write_files({file.stem: [*others, *failure_rows([(table.name, one) for one in scores])]}, output)
+
+
+def failure_rows(scores: Sequence[tuple[str, MethodScores]]) -> list[Row]:
+    """A row for each image that a method failed on; scores stand with the name of their table."""
+    return [
         {"table": name, "method": one.method, "image": image, "reason": reason}
         for name, one in scores
         for image, reason in one.failed.items()
     ]
+
+
+def report_failures(scores: Sequence[tuple[str, MethodScores]], output: Path) -> None:
+    """Which methods failed on which images, and why."""
+    failures = failure_rows(scores)
     write_files({"failures": failures}, output)
     if failures:
         print(

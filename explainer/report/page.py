@@ -74,7 +74,7 @@ def render(results: Sequence[Result], output: Path, gallery: Sequence[Picked], *
         results=results,
         names=[one.name for one in results],
         sections=[section for section in sections if section.parts],
-        comparisons=[comparison_of(before, after) for before, after in pairwise(results)],
+        comparisons=[comparison_of(before, after, gallery) for before, after in pairwise(results)],
         top_classes=read_top_classes(results),
         gallery=index_of(gallery, beside=beside) if gallery else None,
         picks=frozenset(picked.name for picked in gallery),

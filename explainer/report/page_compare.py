@@ -7,6 +7,7 @@ N images, G groups.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise, zip_longest
 from math import isnan
 
 import numpy as np
@@ -80,10 +81,13 @@ class Change:
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """What two runs have of a method and measure.
 
     Args:
+        table: that scored.
+        method: that was scored.
+        measure: column of the scores.
         sums: of each image what is above and below the line, before and after, [N,4,G].
         images: their names.
     """
@@ -94,9 +98,26 @@ class _Pair:
     sums: Array
     images: list[str]
 
+    @property
+    def values(self) -> dict[str, tuple[float, float]]:
+        """Of each image, before and after, by its name; none of a mean over classes."""
+        of_images = np.stack(means(self.sums), axis=1).tolist() if self.sums.shape[2] == 1 else []
+        return {
+            image: (first, second)
+            for image, (first, second) in zip(self.images, of_images, strict=False)
+            if not (isnan(first) or isnan(second))
+        }
+
 
 def changes(before: Result, after: Result) -> list[Change]:
     """Every method's score that both runs have, by table, measure and method."""
+    pairs = pairs_of(before, after)
+    bounds = intervals([pair.sums for pair in pairs])
+    return [_change(pair, *of_pair) for pair, of_pair in zip(pairs, bounds, strict=True)]
+
+
+def pairs_of(before: Result, after: Result) -> list[Pair]:
+    """The same, without the verdict, which takes most of the time."""
     pairs = []
     for table in common_tables(before, after):
         first, second = (scores_of(one.table(f"{table}{PER_IMAGE}")) for one in (before, after))
@@ -104,8 +125,7 @@ def changes(before: Result, after: Result) -> list[Change]:
             key = method, measure
             pair = _pair(table, key, first[key], second[key])
             pairs += [pair] if pair.images and not np.isnan(means(pair.sums.sum(axis=0))).any() else []
-    bounds = intervals([pair.sums for pair in pairs])
-    return [_change(pair, *of_pair) for pair, of_pair in zip(pairs, bounds, strict=True)]
+    return pairs
 
 
 def means(sums: Array) -> tuple[Array, Array]:
@@ -161,7 +181,7 @@ def _place(key: tuple[str, str], known: dict[tuple[str, str], Parts]) -> tuple[i
     return list(BETTER).index(key[1]), list(known).index(key)
 
 
-def _pair(table: str, key: tuple[str, str], before: Parts, after: Parts) -> _Pair:
+def _pair(table: str, key: tuple[str, str], before: Parts, after: Parts) -> Pair:
     """Of the images and classes that both have."""
     common = [one for one in before if one in after]
     images = list(dict.fromkeys(image for image, _ in common))
@@ -173,18 +193,12 @@ def _pair(table: str, key: tuple[str, str], before: Parts, after: Parts) -> _Pai
         first, second = before[one], after[one]
         sums[rows[one[0]], :, columns[first.group]] += (first.above, first.below, second.above, second.below)
     sums[:, (0, 2)] *= 100 if key[1] in PERCENT else 1
-    return _Pair(table, *key, sums, images)
+    return Pair(table, *key, sums, images)
 
 
-def _change(pair: _Pair, low: float | None, high: float | None) -> Change:
+def _change(pair: Pair, low: float | None, high: float | None) -> Change:
     before, after = map(float, means(pair.sums.sum(axis=0)))
-    of_images = np.stack(means(pair.sums), axis=1).tolist() if pair.sums.shape[2] == 1 else []
-    values = {
-        image: (first, second)
-        for image, (first, second) in zip(pair.images, of_images, strict=False)
-        if not (isnan(first) or isnan(second))
-    }
-    return Change(pair.table, pair.method, pair.measure, before, after, low, high, len(pair.images), values)
+    return Change(pair.table, pair.method, pair.measure, before, after, low, high, len(pair.images), pair.values)
 
 
 def warnings_of(before: Result, after: Result, tables: Sequence[str]) -> list[str]:
@@ -202,7 +216,7 @@ def warnings_of(before: Result, after: Result, tables: Sequence[str]) -> list[st
     return [f"{text} ({', '.join(names)})" for text, names in found.items()]
 
 
-def most_different(found: Sequence[Change]) -> list[Row]:
+def most_different(found: Sequence[Change | Pair]) -> list[Row]:
     """For each table and measure the images that changed most, over all methods."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for change in found:
@@ -212,3 +226,22 @@ def most_different(found: Sequence[Change]) -> list[Row]:
             groups.setdefault((change.table, change.measure), []).append(row)
     ordered = (sorted(rows, key=lambda row: -abs(row["difference"]))[:MOST] for rows in groups.values())
     return [row for rows in ordered for row in rows if row["difference"]]
+
+
+def differing(results: Sequence[Result], most: int) -> list[str]:
+    """The images in which results differ most, as the page lists them.
+
+    Each list gives its first image, then each its second one, and so on, so that no measure goes short.
+
+    Args:
+        results: each is compared with the one before.
+        most: images of each comparison.
+    """
+    names: dict[str, None] = {}
+    for before, after in pairwise(results):
+        lists: dict[tuple[str, str], list[str]] = {}
+        for row in most_different(pairs_of(before, after)):
+            lists.setdefault((row["table"], row["measure"]), []).append(row["image"])
+        in_turn = dict.fromkeys(name for rank in zip_longest(*lists.values()) for name in rank if name is not None)
+        names |= dict.fromkeys(islice(in_turn, most))
+    return list(names)

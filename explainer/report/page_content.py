@@ -11,6 +11,7 @@ from explainer.report.page_change_charts import change_charts
 from explainer.report.page_charts import Chart, charts_of
 from explainer.report.page_compare import Change, changes, most_different, warnings_of
 from explainer.report.page_data import CURVES, Result, flattened
+from explainer.report.page_gallery import Picked
 from explainer.report.page_sections import ABOUT, About
 from explainer.report.page_tables import ShownTable, shown_table, table_of_rows
 
@@ -61,6 +62,7 @@ class Comparison:
         table: of them.
         images: those that changed most.
         different: their names.
+        lacking: those of them that a gallery lacks, of one of the two or both.
         charts: of the differences.
         warnings: in what the two can't be compared.
         left_out: tables that both have, and that can't be compared image by image.
@@ -73,6 +75,7 @@ class Comparison:
     table: ShownTable
     images: ShownTable | None
     different: list[str]
+    lacking: list[str]
     charts: list[Chart]
     warnings: list[str]
     left_out: list[str]
@@ -114,11 +117,19 @@ def links(result: Result, stems: Sequence[str], output: Path, ending: str = "") 
     return {stem: quote(os.path.relpath(file, output)) for stem, file in files.items() if file.is_file()}
 
 
-def comparison_of(before: Result, after: Result) -> Comparison:
-    """Two results against each other, with what makes the comparison doubtful."""
+def comparison_of(before: Result, after: Result, gallery: Sequence[Picked] = ()) -> Comparison:
+    """Two results against each other, with what makes the comparison doubtful.
+
+    Args:
+        before: the first.
+        after: the second.
+        gallery: of the page.
+    """
     found = changes(before, after)
     rows = [change.row for change in found]
     different = most_different(found)
+    names = list(dict.fromkeys(row["image"] for row in different))
+    shown = {picked.name for picked in gallery if {before.name, after.name} <= picked.runs}
     compared = list(dict.fromkeys(change.table for change in found))
     return Comparison(
         before.name,
@@ -127,7 +138,8 @@ def comparison_of(before: Result, after: Result) -> Comparison:
         names_in(rows),
         table_of_rows(rows or [{"method": None}], "comparison"),
         table_of_rows(different, "most_different") if different else None,
-        list(dict.fromkeys(row["image"] for row in different)),
+        names,
+        [name for name in names if name not in shown],
         change_charts(rows),
         warnings_of(before, after, compared),
         [stem for stem in before.shown if before.facts(stem) and stem in after.shown and stem not in compared],

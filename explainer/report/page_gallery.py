@@ -50,6 +50,7 @@ class Picked:
         photograph: data URI; empty if there is none.
         maps: by method and class; the ground truth is among them.
         scores: texts by method, class and measure.
+        runs: whose galleries have it (one without a name where there is one run).
     """
 
     name: str
@@ -57,6 +58,7 @@ class Picked:
     photograph: str = ""
     maps: Pictures = field(default_factory=dict)
     scores: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    runs: set[str] = field(default_factory=set)
 
 
 def read_gallery(results: Sequence[Result]) -> list[Picked]:
@@ -99,11 +101,13 @@ def read_texts(file: Path, needed: Sequence[str]) -> list[dict[str, str]]:
 
 def _take(row: Mapping[str, str], picked: Picked, prefix: str) -> None:
     method, label = row["method"], row["class"]
+    run = prefix.removesuffix(BETWEEN)
+    picked.runs.add(run)
     if method == PHOTOGRAPH:
         picked.photograph = picked.photograph or row["tile"]
     if label:
         facts = picked.classes.setdefault(label, {"probability": {}, "present": row.get("present", "")})
-        facts["probability"].setdefault(prefix.removesuffix(BETWEEN), row["probability"])
+        facts["probability"].setdefault(run, row["probability"])
     if method != PHOTOGRAPH and row["tile"]:
         name = method if method == GROUND_TRUTH else f"{prefix}{method}"
         picked.maps.setdefault(name, {})[label] = row["tile"]

@@ -100,7 +100,8 @@ ABOUT = {
     "gallery": About(
         "Gallery in numbers",
         "",
-        "Share of a map's mass on the class that was asked for, in percent, over the images of the gallery.",
+        "Share of a map's mass on the class that was asked for, in percent, over the images of the gallery that are "
+        "evenly spaced; what was added because runs differ there would bias it.",
     ),
     "top_classes": About(
         "Largest class masks in numbers",

@@ -122,6 +122,14 @@ const explainerGallery = (() => {
     byId("later").disabled = state.page >= pages - 1;
   };
 
+  // By hand: `scrollIntoView` would scroll the page too.
+  const reveal = (button) => {
+    const strip = byId("strip").getBoundingClientRect();
+    const place = button.getBoundingClientRect();
+    if (place.left >= strip.left && place.right <= strip.right) return;
+    byId("strip").scrollLeft += place.left - strip.left - (strip.width - place.width) / 2;
+  };
+
   const pick = (number) => {
     state.image = number;
     byId("image").value = String(number);
@@ -130,7 +138,11 @@ const explainerGallery = (() => {
       state.page = page;
       showStrip();
     }
-    for (const button of byId("strip").children) button.setAttribute("aria-pressed", String(Number(button.dataset.image) === number));
+    for (const button of byId("strip").children) {
+      const isPicked = Number(button.dataset.image) === number;
+      button.setAttribute("aria-pressed", String(isPicked));
+      if (isPicked) reveal(button);
+    }
     showClasses();
     showTiles();
   };
