@@ -298,10 +298,7 @@ def send(address, path, body, **headers):
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
             return answer.status, answer.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
-        try:
-            return error.code, error.read().decode()
-        except ConnectionResetError:  # a refusal does not wait for the body, so its own text may get lost
-            return error.code, ""
+        return error.code, error.read().decode()
 
 
 def upload(address, content, name="x.png"):
