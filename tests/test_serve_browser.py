@@ -306,8 +306,10 @@ def test_a_page_that_is_closed_or_reloaded_keeps_nobody_waiting(watch, address, 
     tab = watch.open(address)
     drop(tab, photograph)
     assert lengthy.asked.wait(SECONDS)
+    noted = len(watch.complaints)
     leave(tab)
     assert lengthy.stopped.wait(SECONDS)
+    del watch.complaints[noted:]  # some versions of Gradio complain that their streams are cut off as the page is left
     other = watch.open(address)
     untick(other, "grad_cam")
     drop(other, photograph)
