@@ -1,6 +1,10 @@
-"""Counting what goes through a classifier: the cost of a method or a metric that depends on no machine."""
+"""What goes through a classifier: counted, the cost of a method that depends on no machine, or broken off.
 
-from collections.abc import Iterable, Iterator
+Whatever a method does, masked passes, steps of an optimiser or gradients, it asks the classifier; so here it can be
+watched, and no method needs to know.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -57,3 +61,34 @@ def totals(passes: Iterable[Pass]) -> tuple[int, int]:
     """How many images went forward, and how many backward; one that went twice counts twice."""
     counted = list(passes)
     return sum(single.images for single in counted), sum(single.images * single.backward for single in counted)
+
+
+class Stopped(BaseException):
+    """Nobody wants the result any longer.
+
+    As with asyncio's CancelledError, no `except Exception` takes it for a failure of the method.
+    """
+
+
+@contextmanager
+def stoppable(model: nn.Module, stop: Callable[[], bool]) -> Iterator[None]:
+    """Let what asks the model inside the `with` block be broken off by another thread, before its next forward pass.
+
+    Args:
+        model: a classifier.
+        stop: whether it shall end; asked at the beginning, and before each pass.
+
+    Raises:
+        Stopped: once it shall.
+    """
+
+    def look(*_: object) -> None:
+        if stop():
+            raise Stopped
+
+    look()
+    handle = model.register_forward_pre_hook(look)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -6,17 +6,13 @@ request that the page would not send is refused here, before Gradio looks at it.
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
-"""As ASGI has it: what is asked (the scope), where the body comes from, where the answer goes."""
+from explainer.serve.refusals import Application, Body, Message, Receive, Refusal, Send, answer
 
 API = "/gradio_api"
 FILE, UPLOAD = f"{API}/file=", f"{API}/upload"
@@ -42,14 +38,6 @@ HEADERS = {
     "referrer-policy": "no-referrer",
 }
 """With every answer: the browser, too, asks nobody else for anything."""
-
-
-@dataclass(frozen=True)
-class Refusal(Exception):
-    """An answer in the place of Gradio's."""
-
-    status: int
-    text: str
 
 
 @dataclass(frozen=True)
@@ -85,25 +73,28 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        try:
-            receive = await self._checked(scope, receive)
-        except Refusal as refusal:
-            if scope["type"] == "http":
-                await _answer(refusal, _with_headers(send))
-            else:
-                await send({"type": f"{scope['type']}.close"})
+        if scope["type"] != "http":
+            await send({"type": f"{scope['type']}.close"})
             return
-        await self.app(scope, receive, _with_headers(send))
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        body = Body(receive)
+        try:
+            checked = await self._checked(scope, headers, body)
+        except Refusal as refusal:
+            await answer(refusal, headers, body, _with_headers(send), max(self._most_upload, MOST_JSON))
+            return
+        await self.app(scope, checked, _with_headers(send))
 
-    async def _checked(self, scope: Message, receive: Receive) -> Receive:
+    @property
+    def _most_upload(self) -> int:
+        return self.rules.most_bytes + FRAME
+
+    async def _checked(self, scope: Message, headers: Mapping[str, str], body: Body) -> Receive:
         """How the application gets the body of a request that is let through.
 
         Raises:
             Refusal: of any other.
         """
-        if scope["type"] != "http":
-            raise Refusal(403, "Only HTTP is spoken here.")
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         self._refuse_strangers(headers)
         path, method = scope["path"], scope["method"]
         if method in ("GET", "HEAD") and READ.fullmatch(path) and ".." not in path.split("/"):
@@ -111,9 +102,9 @@ class Guard:
                 self._refuse_file(path.removeprefix(FILE))
             if path == "/":
                 scope["query_string"] = b""  # could ask for the kept state of another page
-            return receive
+            return body
         if method == "POST" and path in SENT_TO:
-            return await self._checked_body(path, headers, receive)
+            return await self._checked_body(path, headers, body)
         raise Refusal(404, "The page does not need this, so it is not served.")
 
     def _refuse_strangers(self, headers: Mapping[str, str]) -> None:
@@ -124,20 +115,20 @@ class Guard:
         if origin is not None and urlsplit(origin).netloc != host:
             raise Refusal(403, f"Another site, {origin}, can't use this page.")
 
-    async def _checked_body(self, path: str, headers: Mapping[str, str], receive: Receive) -> Receive:
+    async def _checked_body(self, path: str, headers: Mapping[str, str], body: Body) -> Receive:
         length = headers.get("content-length", "")
         if not length.isdecimal():
             raise Refusal(411, "Say how long the message is.")
-        most = self.rules.most_bytes + FRAME if path == UPLOAD else MOST_JSON
+        most = self._most_upload if path == UPLOAD else MOST_JSON
         if int(length) > most:
             raise Refusal(413, f"{int(length):,} bytes are too many; {most:,} are taken at most.")
         if path == UPLOAD:
             self._refuse_full_folder()
-            return receive
-        body = await _read(receive, most)
-        for place in _files_named_in(body):
+            return body
+        content = await body.read(most)
+        for place in _files_named_in(content):
             self._refuse_file(place)
-        return _replayed(body, receive)
+        return _replayed(content, body)
 
     def _refuse_full_folder(self) -> None:
         folder = self.rules.folder
@@ -182,28 +173,9 @@ def _files_named_in(body: bytes) -> Iterator[Any]:
             parts += part
 
 
-async def _answer(refusal: Refusal, send: Send) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": refusal.text.encode()})
-
-
-async def _read(receive: Receive, most: int) -> bytes:
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise Refusal(400, "The message broke off.")
-        body += message.get("body", b"")
-        if len(body) > most:
-            raise Refusal(413, f"{most:,} bytes are taken at most.")
-        if not message.get("more_body"):
-            return body
-
-
-def _replayed(body: bytes, receive: Receive) -> Receive:
+def _replayed(content: bytes, receive: Receive) -> Receive:
     """What was read already, once more; then whatever follows."""
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    messages: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
 
     async def again() -> Message:
         return messages.pop() if messages else await receive()

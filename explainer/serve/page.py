@@ -11,6 +11,7 @@ from explainer.explaining import TOP
 from explainer.explanation_files import KINDS, Kind
 from explainer.serve.guard import DOWNLOADS, size_of
 from explainer.serve.overlays import OPACITY, THRESHOLD, message_html, overlays_html, photograph_html
+from explainer.serve.runs import Runs
 from explainer.serve.studio import MOST_CLASSES, Opened, Studio
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ MOST_DOWNLOADS = 1_000_000_000
 WAITING = 20
 """Requests that wait; further ones are sent away."""
 WELCOME = "Drop an image, or click to choose one."
+IDLE = "Nothing of yours is being explained. What still waits for others can be stopped when its turn has come."
 SLIDERS = "(opacity, threshold) => { window.overlays.set(opacity, threshold); return []; }"
 SAVE = "() => document.querySelector('#download a, a#download, button#download')?.click()"
 
@@ -54,12 +56,16 @@ class Desk:
         studio: that does the work.
         choice: when an image is dropped.
         folder: of uploads and downloads.
+
+    Attributes:
+        runs: what is being explained now, by the visitor's session.
     """
 
     def __init__(self, studio: Studio, choice: Choice, folder: Path) -> None:
         self.studio = studio
         self.choice = choice
         self.folder = folder.resolve()
+        self.runs = Runs()
 
     def open(self, file: str | None) -> tuple[Opened | None, Any, Any, str]:
         """An uploaded file -> what is kept of it, its picture, the classes to choose from, and a message."""
@@ -80,9 +86,9 @@ class Desk:
         return opened, picture, gr.update(choices=choices, value=chosen), message_html("…")
 
     def explain(
-        self, opened: Opened | None, classes: list[int], methods: list[str], tell: Any = None
+        self, opened: Opened | None, classes: list[int], methods: list[str], visitor: str = "", tell: Any = None
     ) -> tuple[Opened | None, Any]:
-        """What is chosen -> what is kept of it, and its pictures."""
+        """What is chosen -> what is kept of it, and its pictures; stopped, those that are finished."""
         if opened is None:  # or the visitor is one of those who were forgotten
             return None, message_html(WELCOME)
 
@@ -91,7 +97,8 @@ class Desk:
                 tell((done, of), desc=name)
 
         try:
-            explained = self.studio.explain(opened, classes or [], methods or [], progress)
+            with self.runs.of(visitor) as stop:
+                explained = self.studio.explain(opened, classes or [], methods or [], progress, stop)
         except ValueError as error:
             return opened, message_html(str(error), problem=True)
         return explained, overlays_html(explained)
@@ -147,6 +154,7 @@ def make_page(desk: Desk, title: str) -> "gr.Blocks":
                 methods = gr.CheckboxGroup(
                     list(desk.studio.methods), value=list(desk.choice.methods), label="Methods", elem_id="methods"
                 )
+                _stop_button(desk, page)
             with gr.Column(scale=3, min_width=280):
                 _sliders()
                 pictures = gr.HTML(message_html(WELCOME), elem_id="pictures", min_height=200)
@@ -169,11 +177,13 @@ def _on_change(
     """Whatever is dropped or chosen is explained at once; of several changes meanwhile only the last one counts."""
     import gradio as gr
 
-    def explain(opened: Any, chosen: Any, asked: Any, progress: Any = gr.Progress()) -> Any:  # noqa: B008 its way
-        return desk.explain(opened, chosen, asked, progress)
+    tracked = gr.Progress()  # as a default it is replaced by the event's own
 
-    def explain_opened(opened: Any, chosen: Any, asked: Any, progress: Any = gr.Progress()) -> Any:  # noqa: B008
-        return (None, gr.skip()) if opened is None else desk.explain(opened, chosen, asked, progress)
+    def explain(opened: Any, chosen: Any, asked: Any, request: gr.Request, tell: Any = tracked) -> Any:
+        return desk.explain(opened, chosen, asked, str(request.session_hash), tell)
+
+    def explain_opened(opened: Any, chosen: Any, asked: Any, request: gr.Request, tell: Any = tracked) -> Any:
+        return (None, gr.skip()) if opened is None else explain(opened, chosen, asked, request, tell)
 
     wanted, shown = [session, classes, methods], [session, pictures]
     for event in (file.upload, file.clear):
@@ -181,6 +191,22 @@ def _on_change(
         opening.success(explain_opened, wanted, shown, concurrency_id="work")
     for event in (classes.input, methods.input):
         event(explain, wanted, shown, concurrency_id="work", trigger_mode="always_last")
+
+
+def _stop_button(desk: Desk, page: "gr.Blocks") -> None:
+    """It does not wait for what it stops; a visitor who closes the page has stopped as well."""
+    import gradio as gr
+
+    def stop(request: gr.Request) -> None:
+        if not desk.runs.stop(str(request.session_hash)):
+            gr.Info(IDLE)
+
+    def leave(request: gr.Request) -> None:
+        desk.runs.stop(str(request.session_hash))
+
+    button = gr.Button("Stop", size="sm", elem_id="stop")
+    button.click(stop, None, None, concurrency_id="stop", concurrency_limit=None)
+    page.unload(leave)
 
 
 def _sliders() -> None:

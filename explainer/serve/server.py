@@ -55,20 +55,26 @@ def serve(studio: Studio, choice: Choice, options: ServeOptions, title: str) -> 
 
 @contextmanager
 def prepared(studio: Studio, choice: Choice, options: ServeOptions, title: str) -> Iterator["uvicorn.Server"]:
-    """A server of the page that is ready to run; its folder of uploads and downloads vanishes at the end."""
+    """A server of the page that is ready to run.
+
+    At the end its folder of uploads and downloads vanishes, and what is being explained is broken off.
+    """
     with TemporaryDirectory(prefix="explainer-page-") as name, _gradio_settings(name):
         import uvicorn
 
         folder = Path(name).resolve()
         hosts = LOOPBACK_NAMES if is_loopback(options.host) else None
-        page = _application(Desk(studio, choice, folder), title, options)
-        guard = Guard(page, Rules(folder, options.most_bytes, hosts))
+        desk = Desk(studio, choice, folder)
+        guard = Guard(_application(desk, title, options), Rules(folder, options.most_bytes, hosts))
         config = uvicorn.Config(
             guard, log_level="warning", access_log=False, proxy_headers=False, timeout_graceful_shutdown=GOODBYE
         )
         server = uvicorn.Server(config)
-        with _silent_end(server):
-            yield server
+        try:
+            with _silent_end(server):
+                yield server
+        finally:
+            desk.runs.stop_all()  # the process ends with its last thread
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from explainer.explaining import (
 )
 from explainer.explanandum import Explanandum
 from explainer.explanation_files import ExplanationFiles, Kind
+from explainer.passes import Stopped, stoppable
 from explainer.report.sheet import MOST, shrunk
 
 SHOWN = 480
@@ -37,8 +38,13 @@ MOST_CLASSES = MOST
 MOST_VALUES = 100_000_000
 """Of all float masks in a download: 400 MB."""
 
+STOPPED = "stopped"
+"""Why there is no map, where the visitor did not want to wait for it."""
+
 Tell = Callable[[int, int, str], None]
 """Is told how many methods are done, of how many, and which one is next."""
+Stop = Callable[[], bool]
+"""Says whether the visitor wants no more of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +116,16 @@ class Studio:
         return [one.index for one in scored(opened.probabilities, wanted, card)][:MOST_CLASSES]
 
     def explain(
-        self, opened: Opened, classes: Sequence[int], methods: Sequence[str], tell: Tell = lambda *_: None
+        self,
+        opened: Opened,
+        classes: Sequence[int],
+        methods: Sequence[str],
+        tell: Tell = lambda *_: None,
+        stop: Stop = lambda: False,
     ) -> Opened:
         """Ask methods for classes; what they said before of the same photograph they are not asked again.
+
+        Stopped, it comes back with what is finished by then; for the rest the reason is `STOPPED`.
 
         Raises:
             ValueError: for too many classes, or a class or method that there is not.
@@ -122,7 +135,7 @@ class Studio:
         with self._working():
             for place, name in enumerate(methods):
                 tell(place, len(methods), name)
-                said[name] = self._explained(opened, classes, name)
+                said[name] = self._explained(opened, classes, name, stop)
         return replace(opened, explanations=said)
 
     def pack(self, opened: Opened, kinds: Sequence[Kind], folder: Path) -> Path:
@@ -149,20 +162,31 @@ class Studio:
             files.finish()
             return _zipped(Path(written), folder / f"{Path(name).stem}_explained.zip")
 
-    def _explained(self, opened: Opened, classes: Sequence[int], name: str) -> PhotographMaps:
+    def _explained(self, opened: Opened, classes: Sequence[int], name: str, stop: Stop) -> PhotographMaps:
         before = opened.explanations.get(name)
         known = {} if before is None else {index: before.maps[index] for index in classes if index in before.maps}
-        wanted = torch.zeros_like(opened.probabilities, dtype=torch.bool)
-        missing = wanted.clone()
-        wanted[list(classes)] = True
-        missing[[index for index in classes if index not in known]] = True
+        missing = [index for index in classes if index not in known]
+        try:
+            with stoppable(self.methods[name].explanandum.model, stop):
+                new = self._asked(opened, missing, name)
+            maps, failures = new.maps, new.failures
+        except Stopped:
+            maps, failures = {}, dict.fromkeys(missing, STOPPED)
+        everything = scored(opened.probabilities, self._flags(classes), self.explanandum.card)
+        return PhotographMaps(opened.shown, everything, known | maps, failures)
+
+    def _asked(self, opened: Opened, classes: Sequence[int], name: str) -> PhotographMaps:
         device = next(self.explanandum.parameters()).device
-        new = explain_prepared(
+        return explain_prepared(
             *([opened.shown], opened.prepared[None].to(device), opened.probabilities[None].to(device)),
-            *(missing[None].to(device), self.methods[name]),
+            *(self._flags(classes)[None].to(device), self.methods[name]),
         )[0]
-        everything = scored(opened.probabilities, wanted, self.explanandum.card)
-        return PhotographMaps(opened.shown, everything, known | new.maps, new.failures)
+
+    def _flags(self, classes: Sequence[int]) -> Tensor:
+        """Which classes these are, bool [C]."""
+        flags = torch.zeros(len(self.classes), dtype=torch.bool)
+        flags[list(classes)] = True
+        return flags
 
     def _refuse(self, classes: Sequence[int], methods: Sequence[str]) -> None:
         """What a page would not send, but anyone can."""
