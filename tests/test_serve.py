@@ -406,6 +406,8 @@ def test_a_full_folder_takes_no_more(rules):
 
 def test_another_sites_scripts_cannot_use_the_page(rules):
     assert status(rules, "GET", "/", host="evil.example") == 421
+    assert status(rules, "GET", "/", host="[") == 421  # can't be an address at all
+    assert status(rules, "POST", "/gradio_api/upload", b"x", origin="http://[") == 403
     assert status(rules, "POST", "/gradio_api/upload", b"x", origin="http://evil.example") == 403
     assert status(rules, "POST", "/gradio_api/upload", b"x", origin="null") == 403
     assert status(rules, "POST", "/gradio_api/upload", b"x", origin=f"http://{HOST}") == 200

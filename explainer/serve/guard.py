@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from explainer.serve.refusals import Application, Body, Message, Receive, Refusal, Send, answer
 
@@ -109,10 +109,10 @@ class Guard:
 
     def _refuse_strangers(self, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")
-        if self.rules.hosts is not None and urlsplit(f"//{host}").hostname not in self.rules.hosts:
+        if self.rules.hosts is not None and _parts(f"//{host}").hostname not in self.rules.hosts:
             raise Refusal(421, f"This page is served to this machine only, not as '{host}'.")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _parts(origin).netloc != host:
             raise Refusal(403, f"Another site, {origin}, can't use this page.")
 
     async def _checked_body(self, path: str, headers: Mapping[str, str], body: Body) -> Receive:
@@ -144,6 +144,14 @@ class Guard:
             inside = False
         if not inside or "://" in place:
             raise Refusal(403, "This is no file that was uploaded here.")
+
+
+def _parts(address: str) -> SplitResult:
+    """Of an address; none of one that can't be, such as `//[`."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def size_of(place: Path) -> int:
