@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> Path:
     if options.runs:
         return evaluate_runs(options, wishes, machine, command)
     output = evaluate(options, wishes, machine, command)
+    show(options, output)
     if options.report:
         write_report([output], output / "report")
     return output
@@ -65,6 +66,8 @@ def evaluate_runs(options: EvaluateOptions, wishes: Wishes, machine: MachineOpti
         rank_zero_only(print)(f"\n{len(further)} image(s) in which the runs differ most come into their galleries.")
     for own in every if further else ():
         add_to_gallery(own, wishes, machine, further)
+    for own, folder in zip(every, folders, strict=True):
+        show(own, folder)
     page = (options.output or Path("evaluation") / "_and_".join(names).replace("/", "-")) / "report"
     write_report(folders, page)
     return page
@@ -85,11 +88,16 @@ def evaluate(options: EvaluateOptions, wishes: Wishes, machine: MachineOptions, 
     evaluation = scored(plan.jobs, options, machine, subject)
     if is_first_process():
         report(evaluation, plan, output)
-        if options.figures:
-            write_figures(output)
-        if options.tensorboard:
-            print(f"In TensorBoard: {log_evaluation(output, options.tensorboard)}")
     return output
+
+
+@rank_zero_only
+def show(options: EvaluateOptions, output: Path) -> None:
+    """Figures, and what TensorBoard reads, of the tables and the gallery as they are now."""
+    if options.figures:
+        write_figures(output)
+    if options.tensorboard:
+        print(f"In TensorBoard: {log_evaluation(output, options.tensorboard)}")
 
 
 def not_in_galleries(folders: list[Path], most: int) -> list[str]:

@@ -1,7 +1,11 @@
 """Runs of train.py over seeds that a benchmark makes, and finds again when it is started again."""
 
 import statistics
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where the programs and their parts lie
 
 import train
 from explainer.run_folder import RunFolder

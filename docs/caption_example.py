@@ -17,6 +17,8 @@ from caption_model import MEAN, RELATIONS, STD, Captioner, Scenes, encode, read_
 from numpy.typing import NDArray
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where the programs and their parts lie
+
 from datamodules.shapes_scene import CLASSES
 from explainer.attribution import METHODS
 from explainer.entry import run_command

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where the programs and their parts lie
+
 from datamodules import DataOptions, ShapesOptions, build_datamodule
 from explainer.attribution import METHODS, CannotExplain
 from explainer.attribution.spec import MethodSpec

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where the programs and their parts lie
+
 from datamodules import VOID, Batch
 from explainer.attribution import METHODS, CannotExplain
 from explainer.attribution.spec import MethodSpec, options_of, parse_method

@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 from text_model import ABSENT, Corpus, Reviewer, accuracy, read_corpus, train
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where the programs and their parts lie
+
 from explainer.entry import run_command
 from explainer.report.words import Scale, WordRow, WordText, draw_words
 from explainer.run_folder import require_writable

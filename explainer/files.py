@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,33 +9,34 @@ from pathlib import Path
 from uuid import uuid4
 
 PART = ".part"
-"""In the name of a file that is being written."""
+"""Ending of a folder with a file that is being written."""
 ABANDONED = 24 * 3600.0
-"""Seconds after which nobody writes to such a file any more: its process was killed."""
+"""Seconds after which nobody writes there any more: its process was killed."""
 
 
 @contextmanager
 def whole(file: Path) -> Iterator[Path]:
-    """A path to write to beside the file, whose place it takes when the block ends; after an error nothing is left.
+    """A path to write to, whose file takes the place of `file` when the block ends; after an error nothing is left.
 
-    So no kill and no other writer leaves half of the file. Its folder is made, and the path has the file's suffix, by
-    which libraries know the format.
+    So no kill and no other writer leaves half of the file. Its folder is made. The path ends in the file's own name, by
+    whose suffix libraries know the format, in a folder of its own, where nobody looks for files.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{uuid4().hex}{PART}{file.suffix}")  # no other process's, on whatever machine it runs
+    aside = file.with_name(f".{uuid4().hex}{PART}")  # no other process's, on whatever machine it runs
+    aside.mkdir()
     try:
-        yield beside
-        beside.replace(file)
+        yield aside / file.name
+        (aside / file.name).replace(file)
     finally:
-        beside.unlink(missing_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def tidy(folder: Path) -> None:
     """Remove what processes that were killed have left of files, at least a day ago."""
-    for file in folder.glob(f".*{PART}*"):
+    for aside in folder.glob(f".*{PART}"):
         with suppress(OSError):  # another process tidies too; or it is another user's
-            if time.time() - file.stat().st_mtime > ABANDONED:
-                file.unlink()
+            if time.time() - aside.stat().st_mtime > ABANDONED:
+                shutil.rmtree(aside)
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -50,7 +50,7 @@ class EvaluateOptions:
             training.
         report: Write report/index.html too: a page with tables, charts and a gallery, which becomes a table too.
         runs: Several runs instead of one; what differs between them stands on one page.
-        differing: With --runs, so many of the images in which two differ most come into the gallery besides its own.
+        differing: With --runs, so many images in which a run differs most from the one before come into all galleries.
     """
 
     run: Path | None = None
@@ -87,6 +87,8 @@ class EvaluateOptions:
                 "Give either --run RUN (or --runs RUN RUN), or both --dataset and --explanandum (with "
                 "--explanandum_weights FILE)."
             )
+        if len({run.resolve() for run in self.runs}) < len(self.runs):
+            raise ValueError(f"--runs names a run twice: {', '.join(map(str, self.runs))}.")
         if has_run:
             own = [name for name in ("image_size", "explanandum_weights") if getattr(self, name) is not None]
             own += self.classifier.given

@@ -187,9 +187,10 @@ def test_a_full_disk_is_found_before_anything_is_trained(tmp_path, monkeypatch):
 
 def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path):
     for name, hours in (("old", 25), ("new", 1)):
-        file = tmp_path / f".{name}.part"
-        file.write_bytes(b"half")
-        os.utime(file, (time.time() - 3600 * hours,) * 2)
+        folder = tmp_path / f".{name}.part"
+        folder.mkdir()
+        (folder / "shard.safetensors").write_bytes(b"half")
+        os.utime(folder, (time.time() - 3600 * hours,) * 2)
     tidy(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [".new.part"]
 

@@ -2,8 +2,10 @@
 
 import argparse
 import importlib
+import os
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from functools import lru_cache
@@ -215,3 +217,23 @@ def test_what_is_no_command_is_found_out(folder):
     for words in wrong:
         with pytest.raises((AssertionError, SystemExit, ValueError)):
             check(words, PAGES[0], folder)
+
+
+def test_every_script_starts_from_a_clone_without_a_path_being_set():
+    """Python looks for modules in a script's own folder, not in that of the clone."""
+    code = f"""
+import runpy, sys
+others = [place for place in sys.path if place and place != {str(ROOT)!r}]
+for script in {[str(script) for script in SCRIPTS]}:
+    sys.path[:] = [script.rpartition("/")[0], *others]
+    for name, module in list(sys.modules.items()):
+        ours = str(getattr(module, "__file__", "")).startswith({str(ROOT)!r} + "/")
+        if ours and name.split(".")[0] not in ("explainer", "datamodules"):
+            del sys.modules[name]
+    runpy.run_path(script)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT.parent, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

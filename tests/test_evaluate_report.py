@@ -149,6 +149,21 @@ def test_the_same_command_again_computes_nothing_and_makes_the_same_page(both, t
     assert both[-1].read_text() == page
 
 
+def test_tensorboard_gets_the_added_images_too(both, two_runs, tmp_path, monkeypatch):
+    logged = {}
+
+    def log(folder, place):
+        logged[place.name] = {row["image"] for row in read_table(folder / "gallery_tiles.csv")}
+        return place
+
+    monkeypatch.setattr(evaluate, "log_evaluation", log)
+    evaluate.main([*two_runs, "--output", str(both[0].parent), "--tensorboard", str(tmp_path)])
+    added = {row["image"] for row in read_table(both[0] / "gallery_tiles.csv")}
+    own = {row["image"] for row in read_table(both[0] / "gallery_per_image.csv")}
+    assert added > own
+    assert logged == {folder.name: added for folder in both[:2]}
+
+
 @pytest.mark.parametrize(("images", "processes"), [(7, 2), (3, 3), (2, 5)])
 def test_processes_share_added_images_and_none_is_left_without_one(images, processes):
     names = [f"image{place}" for place in range(images)]
@@ -170,6 +185,9 @@ def test_one_run_or_several_but_not_both(capsys):
     with pytest.raises(SystemExit):
         parse_evaluation(["--runs", "a", "b", "--differing", "-1"])
     assert "--differing must be 0 or more, got -1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse_evaluation(["--runs", "a", "./a"])
+    assert "--runs names a run twice: a, a" in capsys.readouterr().err
 
 
 def test_the_page_and_tensorboard_ask_for_their_pictures_and_only_a_trained_method_for_its_masks():

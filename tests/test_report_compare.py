@@ -154,3 +154,15 @@ def test_of_three_runs_each_neighbour_has_its_images(tmp_path):
     rows = [images("iou", values) for values in ([0, 0, 0], [0.9, 0.1, 0], [0.9, 0.1, 0.5])]
     folders = [run(tmp_path / name, "segmentation", one) for name, one in zip("abc", rows, strict=True)]
     assert differing(open_results(folders), 1) == ["i0", "i2"]
+
+
+def test_what_is_infinite_has_no_interval_and_leaves_the_others_theirs(tmp_path):
+    rows = {"one": [0.1, float("inf"), 0.3], "two": [0.2, 0.3, 0.5]}
+    other = images("acc", [0.1, 0.2, 0.3]), images("acc", [0.2, 0.4, 0.5])
+    folders = []
+    for (name, values), accuracy in zip(rows.items(), other, strict=True):
+        both = [{**one, **two} for one, two in zip(images("iou", values), accuracy, strict=True)]
+        folders.append(run(tmp_path / name, "segmentation", both))
+    compared = {change.measure: change for change in changes(*open_results(folders))}
+    assert compared["acc"].low is not None
+    assert compared["iou"].low is None and compared["iou"].verdict == "undecided"

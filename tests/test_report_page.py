@@ -241,7 +241,7 @@ def test_less_is_better_where_it_is(tmp_path):
 
 
 def test_the_interval_of_a_comparison_is_that_of_the_tables(tmp_path):
-    """The expanded percentiles of explainer/metrics/bootstrap.py, from other draws."""
+    """The expanded percentiles of explainer/bootstrap.py, from other draws."""
     import numpy as np
 
     from explainer.bootstrap import bootstrap_mean

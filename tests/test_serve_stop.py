@@ -99,6 +99,13 @@ def test_a_visitor_stops_nobody_elses():
     assert not runs.stop("a")
 
 
+def test_what_begins_after_all_were_told_to_end_ends_as_well():
+    runs = Runs()
+    runs.stop_all()
+    with runs.of("late") as stopped:
+        assert stopped()
+
+
 def test_a_stop_does_not_reach_what_begins_after_it():
     runs = Runs()
     with runs.of("a"):

@@ -106,3 +106,11 @@ def test_the_pages_beside_the_documentation_are_part_of_the_site(site):
         ("code.html", "CONTRIBUTING.html"),
     ):
         assert f'href="{link}' in (site / page).read_text()
+
+
+def test_the_style_names_pictures_that_pages_show():
+    named = set(re.findall(r'src="([^"]+)"', (ROOT / "docs" / "site.css").read_text()))
+    shown = {
+        name for page in (ROOT / "docs").glob("*.md") for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text())
+    }
+    assert named and named <= shown

@@ -1,6 +1,7 @@
 """The CSV is the truth: what is read back is what was written, and the other tables show that and nothing else."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -99,18 +100,16 @@ def test_a_table_without_rows_is_an_error(tmp_path):
             refused()
 
 
-@pytest.mark.parametrize("failing", ["replace", "write_text"])
-def test_a_table_that_can_not_be_written_leaves_the_old_one_whole(tmp_path, monkeypatch, failing):
+@pytest.mark.parametrize(("owner", "failing"), [(Path, "replace"), (os, "fsync")], ids=["moving", "writing"])
+def test_a_table_that_can_not_be_written_leaves_the_old_one_whole(tmp_path, monkeypatch, owner, failing):
     write_table(ROWS, tmp_path / "table")
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
 
-    def full(self, text="", *_, **__):
-        if failing == "write_text":
-            self.write_bytes(text[: len(text) // 2].encode())  # as far as the disk allowed
+    def full(*_):
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, failing, full)
+        patch.setattr(owner, failing, full)
         with pytest.raises(OSError, match="No space"):
             write_table([{"method": "other"}], tmp_path / "table")
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

@@ -482,3 +482,13 @@ def test_a_store_that_is_only_read_writes_nothing(store):
     found.missing(IMAGES)
     found.info()
     assert {file: file.stat().st_mtime_ns for file in (store.folder, *store.folder.iterdir())} == times
+
+
+def test_no_file_that_is_being_written_is_taken_for_a_shard(store):
+    store.add(entries_of({"a": [0, 3]}))
+    (kept,) = store.folder.glob("*.safetensors")
+    with files.whole(store.folder / "other.safetensors") as beside:
+        beside.write_bytes(kept.read_bytes())
+        found = again(store).info()
+    assert (found.shards, found.damaged) == (1, 0)
+    assert again(store).info().shards == 2  # whole now

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from explainer.files import write_whole
 from explainer.report.page_content import comparison_of, links, section_of
 from explainer.report.page_data import PER_IMAGE, Result, all_stems, open_results
 from explainer.report.page_gallery import (
@@ -27,7 +28,7 @@ from explainer.report.page_gallery import (
 from explainer.report.page_sections import sections_of
 from explainer.report.page_tables import leaders, table_of_rows
 from explainer.report.page_top_classes import read_top_classes
-from explainer.report.tables import MISSING, write_text
+from explainer.report.tables import MISSING
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -59,7 +60,7 @@ def write_page(folders: Sequence[Path], output: Path | None = None, embedded: in
     else:
         remove_chunks(output)
     page = output / "index.html"
-    write_text(page, render(results, output, gallery, beside=beside))
+    write_whole(page, render(results, output, gallery, beside=beside))
     return page
 
 

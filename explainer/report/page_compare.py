@@ -17,7 +17,7 @@ from explainer.report.page_data import PER_IMAGE, Result, flattened
 from explainer.report.page_scores import Parts, scores_of
 from explainer.report.page_sections import BETTER
 from explainer.report.tables import Row
-from explainer.resampling import Array, resampled_alike
+from explainer.resampling import Array, mean_ratio, resampled_alike
 
 PERCENT = frozenset(
     ("acc", "iou", "mae", "insertion", "deletion", "over_all", "hit_rate", "over_maps", "on_target", "specificity")
@@ -135,27 +135,20 @@ def means(sums: Array) -> tuple[Array, Array]:
         sums: above and below the line of the first, then of the second, [...,4,G]; a group with nothing below the line
             does not count.
     """
-    first, second = (_mean_ratio(sums[..., place, :], sums[..., place + 1, :]) for place in (0, 2))
-    return first, second
-
-
-def _mean_ratio(above: Array, below: Array) -> Array:
-    exists = below > 0
-    ratios = np.divide(above, below, out=np.zeros_like(above), where=exists)
-    count = exists.sum(axis=-1)
-    total: Array = ratios.sum(axis=-1)
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    halves = sums.reshape(*sums.shape[:-2], 2, -1)
+    first, second = (mean_ratio(np.atleast_2d(halves[..., place, :])) for place in (0, 1))
+    return first.reshape(sums.shape[:-2]), second.reshape(sums.shape[:-2])
 
 
 def intervals(every: Sequence[Array]) -> list[Bounds]:
-    """Of the second mean less the first, images drawn in pairs; None for fewer than two images.
+    """Of the second mean less the first, images drawn in pairs; None for fewer than two images, and what is infinite.
 
     Args:
         every: of each measure what each image contributes, [N,4,G]; N and G may differ.
     """
     found: list[Bounds] = [(None, None)] * len(every)
     for count in {len(sums) for sums in every} - {0, 1}:
-        places = [place for place, sums in enumerate(every) if len(sums) == count]
+        places = [place for place, sums in enumerate(every) if len(sums) == count and np.isfinite(sums).all()]
         drawn = resampled_alike(_difference, [every[place].reshape(count, -1) for place in places])
         for place, of_place in zip(places, drawn, strict=True):
             _, low, high, *_ = interval_of(of_place, np.array(count))

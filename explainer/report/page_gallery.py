@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from explainer.files import whole
 from explainer.report.gallery import heat
 from explainer.report.names import method_names
 from explainer.report.page_data import PER_IMAGE, TILES, Result
 from explainer.report.page_sections import BETTER
-from explainer.report.tables import reading, write_text
+from explainer.report.tables import reading
 from explainer.report.tiles import GROUND_TRUTH, PHOTOGRAPH
 
 SOURCES = ("gallery", "examples")
@@ -204,7 +205,8 @@ def write_chunks(gallery: Sequence[Picked], folder: Path) -> None:
     beside.mkdir(parents=True, exist_ok=True)
     for number, picked in enumerate(gallery):
         text = json.dumps(content_of(picked), ensure_ascii=True)
-        write_text(beside / f"{number:06}.js", f"explainerGallery.put({number}, {text});\n")
+        with whole(beside / f"{number:06}.js") as aside:  # without waiting for the disk: there are thousands
+            aside.write_text(f"explainerGallery.put({number}, {text});\n", encoding="utf-8", newline="")
         if picked.photograph:
             photograph = base64.b64decode(picked.photograph.partition(",")[2])
             (beside / _photograph_name(number, picked)).write_bytes(photograph)

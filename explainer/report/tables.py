@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, TextIO
 
+from explainer.files import write_whole
+
 Row = dict[str, Any]
 
 MISSING = "–"
@@ -47,8 +49,8 @@ def write_table(rows: list[Row], file: Path) -> None:
         ValueError: If there are no rows, or their keys differ.
     """
     table = write_csv(rows, file)
-    write_text(_beside(file, "md"), markdown(read_table(table)))
-    write_text(_beside(file, "tex"), latex(read_table(table)))
+    write_whole(_beside(file, "md"), markdown(read_table(table)))
+    write_whole(_beside(file, "tex"), latex(read_table(table)))
 
 
 def write_csv(rows: list[Row], file: Path) -> Path:
@@ -56,7 +58,7 @@ def write_csv(rows: list[Row], file: Path) -> Path:
     _check(rows)
     file.parent.mkdir(parents=True, exist_ok=True)
     table = _beside(file, "csv")
-    write_text(table, _csv(rows))
+    write_whole(table, _csv(rows))
     return table
 
 
@@ -268,14 +270,3 @@ def _latex_number(cell: Cell) -> str:
 def _beside(file: Path, suffix: str) -> Path:
     """Not `with_suffix`, which would cut "vgg16_v1.5" short."""
     return file.with_name(f"{file.name}.{suffix}")
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a text file in a folder that is there, whole or not at all."""
-    temporary = file.with_name(f".{file.name}.tmp")  # the same name each time: a kill leaves at most one behind
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        temporary.replace(file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -10,12 +10,15 @@ class Runs:
 
     def __init__(self) -> None:
         self._running: list[tuple[str, Event]] = []
+        self._closed = False
 
     @contextmanager
     def of(self, visitor: str) -> Iterator[Callable[[], bool]]:
         """Count what is done inside the `with` block as the visitor's; gives the question whether it shall end."""
         run = visitor, Event()
         self._running.append(run)
+        if self._closed:  # it began while all were told to end
+            run[1].set()
         try:
             yield run[1].is_set
         finally:
@@ -29,6 +32,7 @@ class Runs:
         return bool(ending)
 
     def stop_all(self) -> None:
-        """Let everybody's end soon."""
+        """Let everybody's end soon, and whatever begins later."""
+        self._closed = True
         for _, event in list(self._running):
             event.set()
