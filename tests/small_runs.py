@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -89,3 +90,13 @@ def assert_same_rows(rows, others, rel):
                 assert abs(value - expected) <= rel * max(abs(value), abs(expected), 10), (name, row, other)
             else:
                 assert value == expected, (name, row, other)
+
+
+def skip_if_nothing_can_be_exported():
+    """PyTorch may be old enough for everything else, but not for that."""
+    from explainer.export.formats import require_recent_torch
+
+    try:
+        require_recent_torch()
+    except ImportError as error:
+        pytest.skip(str(error), allow_module_level=True)

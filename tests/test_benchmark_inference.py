@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_runs import skip_if_nothing_can_be_exported
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -25,6 +26,7 @@ def read(file):
 
 
 def test_every_form_has_a_row_with_its_ratio_to_the_encoder(programs, tmp_path):
+    skip_if_nothing_can_be_exported()
     file, threads = tmp_path / "inference.csv", torch.get_num_threads()
     tiny = ["--encoders", "tu-test_resnet", "--size", "32", "--classes", "3", "--seconds", "0", "--rounds", "2"]
     programs[0].main([*tiny, "--engines", "pytorch", "export", "--batches", "1", "2", "--output", str(file)])
@@ -40,6 +42,7 @@ def test_every_form_has_a_row_with_its_ratio_to_the_encoder(programs, tmp_path):
 
 
 def test_all_forms_give_the_same_masks(programs):
+    skip_if_nothing_can_be_exported()
     inference, _ = programs
     options = inference.parse(["--engines", "pytorch", "export", "--size", "32", "--classes", "3"])
     model, card = inference.build("tu-test_resnet", options)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_runs import skip_if_nothing_can_be_exported
 from timm.layers import padding
 from toy_models import card
 
@@ -22,6 +23,8 @@ from explainer.export.__main__ import main
 from explainer.export.check import batches, differences, photographs
 from explainer.export.formats import exported, opened, whole_number_padding, write
 from explainer.export.model import MaskModel
+
+skip_if_nothing_can_be_exported()
 
 CARD = card(size=64)
 SHAPES = [(1, 3, 64, 64), (3, 3, 64, 64), (2, 3, 50, 83)]
@@ -229,3 +232,18 @@ def test_a_compiled_explainer_gives_the_same_masks():
 
 def test_formats_have_a_suffix_each():
     assert set(formats.SUFFIXES.values()) == {".onnx", ".pt2"}
+
+
+@pytest.mark.parametrize(
+    ("version", "old"), [("2.11.0", True), ("2.13.1+cpu", True), ("2.14.0+cu130", False), ("3.0", False)]
+)
+def test_an_old_pytorch_is_refused_before_anything_is_loaded(monkeypatch, version, old):
+    monkeypatch.setattr(torch, "__version__", version)
+    if old:
+        with pytest.raises(
+            ImportError, match="Exporting needs PyTorch 2.14 or newer.*pip install --upgrade torch"
+        ) as refused:
+            main(["--run", "nowhere", "--format", "torch"])
+        assert is_users_error(refused.value)
+    else:
+        formats.require_recent_torch()

@@ -288,7 +288,7 @@ def add_and_die(store, moment):
     elif moment == "before the name":
         files.Path.replace = die
     elif moment == "after the name":
-        files.Path.unlink = die
+        files.shutil.rmtree = die
     store.add(entries_of({"b": IMAGES["b"]}))
 
 

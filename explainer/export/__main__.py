@@ -15,7 +15,17 @@ from typing import Any
 from explainer.entry import run_command
 from explainer.explaining import class_indices
 from explainer.export.check import TOLERANCE, batches, differences, photographs
-from explainer.export.formats import INPUT, OUTPUT, SUFFIXES, Format, exported, opened, require_onnx, write
+from explainer.export.formats import (
+    INPUT,
+    OUTPUT,
+    SUFFIXES,
+    Format,
+    exported,
+    opened,
+    require_onnx,
+    require_recent_torch,
+    write,
+)
 from explainer.export.model import DTYPES, MaskModel, Precision
 from explainer.files import write_whole
 from explainer.library.pretrained import Explainer
@@ -73,8 +83,9 @@ def refuse_what_cannot_run(format: Format, precision: Precision) -> None:
 
     Raises:
         ValueError: for an ONNX file that onnxruntime could not run on a CPU.
-        ImportError: if packages are missing.
+        ImportError: if packages are missing, or PyTorch is too old.
     """
+    require_recent_torch()
     if format == "onnx" and precision == "bf16":
         raise ValueError("onnxruntime can't run bf16 on a CPU; choose --precision 16, or --format torch.")
     if format == "onnx":
