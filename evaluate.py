@@ -25,7 +25,14 @@ from explainer.evaluation.maps import MapSource
 from explainer.evaluation.options import make_table
 from explainer.evaluation.reporting import report, report_pictures
 from explainer.evaluation.tables import GalleryTable
-from explainer.machine import MachineOptions, from_first_process, is_first_process, make_asking_trainer, precision_of
+from explainer.machine import (
+    MachineOptions,
+    from_first_process,
+    is_first_process,
+    make_asking_trainer,
+    precision_of,
+    say,
+)
 from explainer.own_classifier import own_name
 from explainer.progress import progress
 from explainer.report.figures import write_figures
@@ -63,7 +70,7 @@ def evaluate_runs(options: EvaluateOptions, wishes: Wishes, machine: MachineOpti
     folders = [evaluate(own, wishes, machine, command) for own in every]
     further = from_first_process(partial(not_in_galleries, folders, options.differing))
     if further:
-        rank_zero_only(print)(f"\n{len(further)} image(s) in which the runs differ most come into their galleries.")
+        say(f"\n{len(further)} image(s) in which the runs differ most come into their galleries.")
     for own in every if further else ():
         add_to_gallery(own, wishes, machine, further)
     for own, folder in zip(every, folders, strict=True):

@@ -127,6 +127,10 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
+say = rank_zero_only(print)
+"""As `print`, once for all processes of the run."""
+
+
 def from_first_process(make: Callable[[], T]) -> T:
     """What the first process makes, in all of them; ask in all of them together, after a Trainer has run."""
     found: list[Any] = [make() if is_first_process() else None]

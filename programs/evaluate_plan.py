@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
-from pytorch_lightning.utilities import rank_zero_only
-
 from datamodules import ImageDataModule, ShapesDataModule
 from datamodules.sample import Split
 from explainer.attribution.spec import parse_method
@@ -16,7 +14,7 @@ from explainer.evaluation.reporting import Plan
 from explainer.evaluation.tables import SplitFacts, Table
 from explainer.evaluation.tables.ablation import NAME as ABLATION
 from explainer.evaluation.tables.ablation import Ablation
-from explainer.machine import MachineOptions
+from explainer.machine import MachineOptions, say
 from programs.evaluate_options import ALL, EvaluateOptions, Wishes
 from programs.evaluate_subject import Subject, open_subject
 
@@ -83,7 +81,7 @@ def make_tables(wishes: Wishes, setting: Setting) -> list[Table]:
         except UnsuitedError as error:
             if not every:
                 raise
-            rank_zero_only(print)(f"Skipped: {error}")
+            say(f"Skipped: {error}")
     return tables
 
 
@@ -99,7 +97,7 @@ def rows_of(table: Table, wishes: Wishes, subject: Subject) -> list[Job]:
         left_out = ", ".join(text for text in refused if refused[text] == reason)
         if not texts and ALL not in wishes.tables:
             raise ValueError(f"The table '{table.name}' has no row for {left_out}: {reason}. Name other --methods.")
-        rank_zero_only(print)(f"Skipped: {left_out} in the table '{table.name}': {reason}.")
+        say(f"Skipped: {left_out} in the table '{table.name}': {reason}.")
     if not texts:
         return []
     classifier = subject.name if table.name == "shortcut" else ""

@@ -12,13 +12,11 @@ from datamodules import ImageDataModule
 from explainer.classifiers import build_classifier
 from explainer.explanandum import ClassifierCard
 from explainer.files import write_whole
-from explainer.machine import MachineOptions, is_first_process
+from explainer.machine import MachineOptions, is_first_process, say
 from explainer.network import Explainer
 from explainer.own_classifier import own_name
 from explainer.run_folder import RunFolder, choose_folder, environment
 from programs.train_options import TrainOptions
-
-say = rank_zero_only(print)
 
 CHECKPOINT_COPIES = 3 * 3
 """Best and last checkpoint and the one being written, each with the weights and Adam's two moments."""

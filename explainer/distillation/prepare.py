@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Trainer
-from pytorch_lightning.utilities import rank_zero_only
 
 from explainer.distillation.cache import BYTES_BESIDES, TeacherCache
 from explainer.distillation.options import DistillOptions
@@ -13,6 +12,7 @@ from explainer.distillation.stage import FLAT, Classes, TeacherStage, share
 from explainer.distillation.teachers import KeptMaps, Teacher, looks, make_teachers, map_size
 from explainer.explanandum import Explanandum
 from explainer.files import tidy
+from explainer.machine import say
 
 SPLITS = ("train", "val")
 """Those that the Explainer learns from, and is compared with its teachers on."""
@@ -123,7 +123,7 @@ def _tell(teacher: Teacher, split: str, wanted: Classes) -> None:
             f"{teacher.name} has no map of any {split} image, e.g. {failed[0]}. Choose another teacher."
         )
     without = f", and none of {len(failed)} others ({failed[0]} …)" if failed else ""
-    rank_zero_only(print)(f"Teacher {teacher.name}: {maps - len(failed)} {split} maps are kept{without}.", flush=True)
+    say(f"Teacher {teacher.name}: {maps - len(failed)} {split} maps are kept{without}.", flush=True)
 
 
 def attach(datamodule: Any, teachers: Sequence[Teacher], options: DistillOptions) -> None:
