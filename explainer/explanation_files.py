@@ -133,9 +133,9 @@ class ExplanationFiles:
     def _save_arrays(self, place: str, explanation: PhotographMaps, masks: Sequence[Floats]) -> str:
         """The masks as they are, float32 [K,H,W], with the classes' names and probabilities [K]."""
         mapped = [one for one in explanation.classes if one.index in explanation.maps]
-        with whole(self.folder / place / "masks.npz") as beside, beside.open("wb") as opened:
+        with whole(self.folder / place / "masks.npz") as beside:
             np.savez(
-                opened,
+                beside,
                 masks=np.stack(masks),
                 classes=np.array([one.name for one in mapped]),
                 probabilities=np.array([one.probability for one in mapped], np.float32),

@@ -56,7 +56,6 @@ def write_table(rows: list[Row], file: Path) -> None:
 def write_csv(rows: list[Row], file: Path) -> Path:
     """Write `file`.csv alone, for what nobody reads as a table; arguments and errors as for `write_table`."""
     _check(rows)
-    file.parent.mkdir(parents=True, exist_ok=True)
     table = _beside(file, "csv")
     write_whole(table, _csv(rows))
     return table
