@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from explainer.report.page_gallery import (
     index_of,
     read_gallery,
     remove_chunks,
-    size_of,
+    sizes_of,
     write_chunks,
 )
 from explainer.report.page_sections import sections_of
@@ -54,7 +54,8 @@ def write_page(folders: Sequence[Path], output: Path | None = None, embedded: in
     output = (results[0].folder / "report" if output is None else Path(output)).resolve()
     output.mkdir(parents=True, exist_ok=True)
     gallery = read_gallery(results)
-    beside = size_of(gallery) > embedded
+    # Up to there only: to pack a large gallery takes seconds, and it is packed once more when it is written.
+    beside = any(taken > embedded for taken in accumulate(sizes_of(gallery)))
     if beside:
         write_chunks(gallery, output)
     else:

@@ -9,7 +9,7 @@ import base64
 import csv
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -188,9 +188,9 @@ def heat_table(stops: int = 17) -> dict[str, str]:
     return texts | {"gradient": ", ".join(steps)}
 
 
-def size_of(gallery: Sequence[Picked]) -> int:
-    """Bytes that it takes in the page."""
-    return sum(len(json.dumps(content_of(picked))) for picked in gallery)
+def sizes_of(gallery: Sequence[Picked]) -> Iterator[int]:
+    """Bytes that each image takes in the page."""
+    return (len(json.dumps(content_of(picked))) for picked in gallery)
 
 
 def write_chunks(gallery: Sequence[Picked], folder: Path) -> None:
