@@ -9,6 +9,7 @@ whole process as Linux counts it, each figure from a process of its own.
 """
 
 import argparse
+import gc
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -81,6 +82,7 @@ def measure(classes: int, task: str, way: str, options: argparse.Namespace) -> R
 
 def peak(call: Callable[[], object], device: str) -> int:
     """Bytes that a call takes at most, on top of what is there."""
+    gc.collect()  # or what goes meanwhile would be taken off
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
